@@ -1,0 +1,77 @@
+"""edgecnn: take a trained PyTorch vision model to a small, proven package and run it anywhere.
+
+::
+
+    import edgecnn
+
+    edgecnn.convert(model, spec=spec, out="net.edge")
+    detector = edgecnn.load("face")
+    result = detector(frame)  # frame: uint8 (H, W, 3) BGR
+
+Importing the package loads neither torch nor an inference engine; names are fetched on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgecnn import vision
+    from edgecnn.bundle import Bundle
+    from edgecnn.conversion import convert
+    from edgecnn.errors import EdgeCnnError
+    from edgecnn.loading import open_model
+    from edgecnn.predictor import Predictor, load
+    from edgecnn.results import Classification, Detections, Tensors
+    from edgecnn.spec import ModelSpec, WindowGeometry
+    from edgecnn.verification import verify
+
+__all__ = [
+    "Bundle",
+    "Classification",
+    "Detections",
+    "EdgeCnnError",
+    "ModelSpec",
+    "Predictor",
+    "Tensors",
+    "WindowGeometry",
+    "__version__",
+    "convert",
+    "load",
+    "open_model",
+    "verify",
+    "vision",
+]
+
+__version__ = "0.1.0"
+
+# where each public name lives; modules are not named after a public function, or they would hide it
+_HOMES = {
+    "Bundle": "bundle",
+    "Classification": "results",
+    "Detections": "results",
+    "EdgeCnnError": "errors",
+    "ModelSpec": "spec",
+    "Predictor": "predictor",
+    "Tensors": "results",
+    "WindowGeometry": "spec",
+    "convert": "conversion",
+    "load": "predictor",
+    "open_model": "loading",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "vision":
+        return importlib.import_module("edgecnn.vision")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgecnn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"edgecnn.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,268 @@
+"""Reading and writing bundles: a directory whose files are all listed and hashed in its manifest.
+
+Nothing is parsed before its sha256 was compared: `Bundle.read` hands out the very bytes that were
+hashed. A bundle is written beside its destination and renamed into place when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn.errors import BundleError, InputError
+from edgecnn.manifest import (
+    MANIFEST_BYTES_MAX,
+    MANIFEST_NAME,
+    ArtifactEntry,
+    FileEntry,
+    Manifest,
+    decode_manifest,
+)
+
+__all__ = [
+    "GOLDEN_INPUT",
+    "GOLDEN_NAME",
+    "GOLDEN_OUTPUT",
+    "Bundle",
+    "BundleWriter",
+    "decode_npz",
+    "encode_npz",
+    "write_bundle",
+]
+
+GOLDEN_NAME = "golden.npz"
+GOLDEN_INPUT = "input"
+GOLDEN_OUTPUT = "output."
+BUNDLE_FILES_MAX = 1000
+
+
+class Bundle:
+    """A bundle on disk whose every file was found unaltered.
+
+    Attributes:
+        path: The directory.
+        manifest: What stands in it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open and check a bundle: names, links, sizes and hashes of all files, nothing parsed.
+
+        Raises:
+            BundleError: Missing, altered, unlisted, linked or unsafe; names the file.
+        """
+        self.path = Path(path)
+        manifest_path = self.path / MANIFEST_NAME
+        if not self.path.is_dir():
+            raise BundleError(
+                f"{self.path}: no such bundle; a bundle is a directory that edgecnn convert writes"
+                if not self.path.exists()
+                else f"{self.path}: not a bundle (a bundle is a directory NAME.edge)"
+            )
+        if not manifest_path.is_file():
+            raise BundleError(f"{self.path}: not a bundle, it holds no {MANIFEST_NAME}")
+        self.manifest: Manifest = decode_manifest(
+            _read_regular(manifest_path, MANIFEST_BYTES_MAX), where=str(manifest_path)
+        )
+        self._files = {entry.path: entry for entry in self.manifest.files}
+        self._check_listing()
+        for name in self._files:
+            self.read(name)
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r})"
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, compared with its sha256 just now.
+
+        Raises:
+            BundleError: Not listed, missing or altered.
+        """
+        entry = self._files.get(name)
+        if entry is None:
+            raise BundleError(f"{self.path}: {name!r} is not listed in {MANIFEST_NAME}")
+        path = self.path / name
+        data = _read_regular(path, entry.bytes)
+        if len(data) != entry.bytes:
+            raise BundleError(f"{path}: {len(data)} bytes, the manifest says {entry.bytes}; copy it again")
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise BundleError(f"{path}: altered, its sha256 is not the manifest's; copy the bundle again")
+        return data
+
+    def artifact(self, artifact_id: str) -> ArtifactEntry:
+        """The artifact with this id.
+
+        Raises:
+            BundleError: There is none; names those there are.
+        """
+        for entry in self.manifest.artifacts:
+            if entry.id == artifact_id:
+                return entry
+        known = ", ".join(a.id for a in self.manifest.artifacts)
+        raise BundleError(f"{self.path}: no artifact {artifact_id!r}; it has {known}")
+
+    def file(self, name: str) -> FileEntry:
+        """Size and hash of a listed file."""
+        return self._files[name]
+
+    def golden(self) -> dict[str, npt.NDArray[Any]] | None:
+        """Inputs and reference outputs: ``input`` uint8 (n, h, w, c) and ``output.NAME``; None if absent."""
+        if GOLDEN_NAME not in self._files:
+            return None
+        return decode_npz(self.read(GOLDEN_NAME), where=str(self.path / GOLDEN_NAME))
+
+    def _check_listing(self) -> None:
+        if len(self._files) != len(self.manifest.files):
+            raise BundleError(f"{self.path}: {MANIFEST_NAME} lists a file twice")
+        if len(self._files) > BUNDLE_FILES_MAX:
+            raise BundleError(
+                f"{self.path}: {len(self._files)} files, a bundle has at most {BUNDLE_FILES_MAX}"
+            )
+        for name in self._files:
+            _check_name(name, self.path)
+        for artifact in self.manifest.artifacts:
+            if artifact.path not in self._files:
+                raise BundleError(f"{self.path}: artifact {artifact.id} names {artifact.path}, not listed")
+        listed = {*self._files, MANIFEST_NAME}
+        for path in _walk(self.path):
+            name = path.relative_to(self.path).as_posix()
+            if name not in listed:
+                raise BundleError(
+                    f"{path}: not listed in {MANIFEST_NAME}; remove it or copy the bundle again"
+                )
+
+
+class BundleWriter:
+    """Collects the files of a bundle in a directory beside its destination."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._entries: list[FileEntry] = []
+
+    def add(self, name: str, data: bytes) -> FileEntry:
+        """Write one file and remember its hash."""
+        _check_name(name, self.directory)
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        entry = FileEntry(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        self._entries.append(entry)
+        return entry
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """What was added so far, for the manifest."""
+        return tuple(self._entries)
+
+    def finish(self, manifest: Manifest) -> None:
+        """Write the manifest, the last file."""
+        (self.directory / MANIFEST_NAME).write_bytes(manifest.encode())
+
+
+@contextmanager
+def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
+    """Write a bundle: all of it or nothing; an older one at the same place stays until then.
+
+    Raises:
+        InputError: The destination exists and is not a bundle, or its parent cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not (
+        path.is_dir() and ((path / MANIFEST_NAME).is_file() or not any(path.iterdir()))
+    ):
+        raise InputError(f"{path}: exists and is not a bundle; choose another name or remove it")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        yield BundleWriter(beside)
+        _swap(beside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f"{new.name}.old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def encode_npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """An npz whose bytes depend on the arrays alone (numpy's own writes the time of day)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, member.getvalue())
+    return buffer.getvalue()
+
+
+def decode_npz(data: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an npz; objects (pickles) are refused.
+
+    Raises:
+        BundleError: Not an npz of plain arrays.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{where}: not an npz of plain arrays ({error})") from error
+
+
+def _check_name(name: str, bundle: Path) -> None:
+    parts = PurePosixPath(name).parts
+    plain = name == "/".join(parts) and "\\" not in name and "\0" not in name
+    if not parts or not plain or name.startswith("/") or ".." in parts or name == MANIFEST_NAME:
+        raise BundleError(f"{bundle}: unsafe file name {name!r} in {MANIFEST_NAME}")
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        for name in [*files, *(f for f in folders if (Path(folder) / f).is_symlink())]:
+            path = Path(folder) / name
+            if path.is_symlink():
+                raise BundleError(f"{path}: a link; a bundle holds plain files only")
+            yield path
+
+
+def _read_regular(path: Path, limit: int) -> bytes:
+    """At most ``limit + 1`` bytes of a plain file; no link is followed."""
+    try:
+        # O_NONBLOCK: opening a FIFO that nobody writes to must not wait
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        reason = "a link; a bundle holds plain files only" if path.is_symlink() else error.strerror
+        raise BundleError(f"{path}: {reason}") from error
+    with os.fdopen(handle, "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise BundleError(f"{path}: not a plain file")
+        return file.read(limit + 1)

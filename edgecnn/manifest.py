@@ -1,0 +1,184 @@
+"""The schema of ``manifest.json``: what stands in a bundle and what was measured of it.
+
+Version 1. A reader accepts its own version and older ones; a change that an old reader would
+misunderstand raises ``SCHEMA_VERSION``. The encoded bytes are part of the contract (golden test).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from edgecnn.errors import BundleError
+from edgecnn.spec import ModelSpec
+
+__all__ = [
+    "MANIFEST_BYTES_MAX",
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "ArtifactEntry",
+    "Calibration",
+    "Fidelity",
+    "FileEntry",
+    "Layer",
+    "Manifest",
+    "Network",
+    "TensorInfo",
+]
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+MANIFEST_BYTES_MAX = 8 * 1024 * 1024
+FORMAT: Literal["edgecnn-bundle"] = "edgecnn-bundle"
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What all parts share; ``frozen`` and ``kw_only`` have to be said again by each."""
+
+
+class TensorInfo(_Part, frozen=True, kw_only=True):
+    """One input or output of an artifact.
+
+    Attributes:
+        name: Name in the graph.
+        dtype: numpy's name of the dtype.
+        shape: Sizes; a string is a symbol (``"batch"``), None an unknown size.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+class FileEntry(_Part, frozen=True, kw_only=True):
+    """One file of the bundle; ``path`` is relative with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ArtifactEntry(_Part, frozen=True, kw_only=True):
+    """One form of the model that a runtime can load.
+
+    Attributes:
+        id: Unique in the bundle, such as ``onnx-fp32``.
+        format: ``onnx``, ``openvino``, ``tensorrt``.
+        precision: ``fp32``, ``fp16``, ``int8``.
+        placement: Where Q/DQ stands (int8 only): ``cpu`` or ``tensorrt``.
+        path: Its main file, listed in ``files``.
+        build_s: Seconds the conversion took.
+        requires: Versions a device needs, such as ``{"opset": "20"}``.
+    """
+
+    id: str
+    format: str
+    precision: Literal["fp32", "fp16", "int8"]
+    placement: Literal["cpu", "tensorrt"] | None = None
+    path: str
+    build_s: float = 0.0
+    requires: dict[str, str] = {}
+
+
+class Fidelity(_Part, frozen=True, kw_only=True):
+    """How far an artifact is from the reference model, on n inputs.
+
+    Attributes:
+        id: The artifact.
+        runtime: The runtime that ran it.
+        n: Number of inputs.
+        max_abs, mean_abs: Absolute differences over all values of all outputs.
+        cosine: Smallest cosine similarity over the inputs.
+        agreement: Share of inputs with the same decision (argmax, or side of the threshold).
+    """
+
+    id: str
+    runtime: str
+    n: int
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    agreement: float
+
+
+class Calibration(_Part, frozen=True, kw_only=True):
+    """The inputs that fidelity was measured on; ``source`` says where they came from."""
+
+    source: str
+    n: int
+    generated: bool
+
+
+class Layer(_Part, frozen=True, kw_only=True):
+    """One node of the network with its cost for one input."""
+
+    name: str
+    op: str
+    output_shape: tuple[int | str | None, ...]
+    params: int
+    macs: int
+
+
+class Network(_Part, frozen=True, kw_only=True):
+    """Size of the network: parameters, multiply-accumulates for one input, layers in order."""
+
+    params: int
+    macs: int
+    layers: tuple[Layer, ...]
+
+
+class Manifest(_Part, frozen=True, kw_only=True):
+    """Everything a device needs to know of a bundle before it loads an engine."""
+
+    format: Literal["edgecnn-bundle"] = FORMAT
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    created: str
+    spec: ModelSpec
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    artifacts: tuple[ArtifactEntry, ...]
+    files: tuple[FileEntry, ...]
+    calibration: Calibration | None = None
+    fidelity: tuple[Fidelity, ...] = ()
+    network: Network | None = None
+    provenance: dict[str, str] = {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, every field, in the declared order."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+    def encode(self) -> bytes:
+        """The bytes of ``manifest.json``: UTF-8, two spaces a level, a newline at the end."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class _Header(msgspec.Struct):
+    format: str
+    schema_version: int
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Read the bytes of a manifest.
+
+    Raises:
+        BundleError: Not a manifest, of a newer version, or against the schema; starts with ``where``.
+    """
+    if len(data) > MANIFEST_BYTES_MAX:
+        raise BundleError(f"{where}: {len(data)} bytes, a manifest has at most {MANIFEST_BYTES_MAX}")
+    try:
+        header = msgspec.json.decode(data, type=_Header)
+        if header.format != FORMAT:
+            raise BundleError(f"{where}: format is {header.format!r}, not {FORMAT!r}")
+        if header.schema_version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{where}: schema version {header.schema_version} was written by a newer edgecnn "
+                f"(this one reads up to {SCHEMA_VERSION}); upgrade edgecnn"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except BundleError:
+        raise
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise BundleError(f"{where}: not a valid manifest ({error})") from error

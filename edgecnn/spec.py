@@ -1,0 +1,296 @@
+"""What a model wants and what it gives: the contract between training, conversion and runtime."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from edgecnn.errors import SpecError
+
+__all__ = ["ModelSpec", "Task", "WindowGeometry"]
+
+Task = Literal["classification", "window_detection", "tensors"]
+Color = Literal["rgb", "bgr", "gray"]
+Resize = Literal["stretch", "letterbox", "center_crop"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
+Activation = Literal["softmax", "sigmoid", "none"]
+
+
+def _check_types(struct: msgspec.Struct) -> None:
+    """Give each field its declared type (a list becomes a tuple) or say which field cannot have it."""
+    for field in msgspec.structs.fields(struct):
+        try:
+            value = msgspec.convert(getattr(struct, field.name), field.type)
+        except msgspec.ValidationError as error:
+            raise SpecError(_readable(error, field.name, type(struct))) from error
+        msgspec.structs.force_setattr(struct, field.name, value)
+
+
+def _readable(error: msgspec.ValidationError, field: str, struct: type[msgspec.Struct]) -> str:
+    """msgspec's message with the field in front and, where there are few, the values it may have."""
+    text, _, path = str(error).partition(" - at `$")
+    field = f"{field}{path.rstrip('`')}".strip(".")
+    kind = {f.name: f.type for f in msgspec.structs.fields(struct)}.get(field)
+    if text.startswith("Invalid enum value"):
+        text += f"; it can be {', '.join(get_args(kind))}"
+    return f"{field}: {text}" if field else text
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+class WindowGeometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a window classifier looks in a frame.
+
+    A pyramid level ``k`` shows objects of ``min_size * scale_step**k`` source pixels at the size of
+    the model's window; levels go on while the window fits into the frame.
+
+    Attributes:
+        stride: Step between windows on a level, in pixels of the model's input, both axes.
+        scale_step: Ratio of the object sizes of neighbouring levels, above 1.
+        min_size: Shorter side of the smallest window in source pixels; None is the model's own size.
+        max_size: Shorter side of the largest window in source pixels; None is the frame's.
+        box_scale: Size of the reported box relative to its window, about the same centre.
+    """
+
+    stride: int = 16
+    scale_step: float = 1.25
+    min_size: int | None = None
+    max_size: int | None = None
+    box_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _require(self.stride >= 1, f"window.stride must be at least 1, not {self.stride}")
+        _require(
+            math.isfinite(self.scale_step) and self.scale_step > 1.01,
+            f"window.scale_step must be above 1.01, not {self.scale_step}",
+        )
+        for name, value in (("min_size", self.min_size), ("max_size", self.max_size)):
+            _require(value is None or value >= 4, f"window.{name} must be at least 4 px, not {value}")
+        if self.min_size is not None and self.max_size is not None:
+            _require(
+                self.min_size <= self.max_size,
+                f"window.min_size ({self.min_size}) is above window.max_size ({self.max_size})",
+            )
+        _require(0.1 <= self.box_scale <= 4.0, f"window.box_scale must be in 0.1..4, not {self.box_scale}")
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model expects as input and how its output is to be read.
+
+    The arithmetic is ``(pixel * scale - mean) / std`` per channel and runs inside the artifact;
+    the geometry (resize policy, interpolation) runs outside on uint8. Lists are taken as tuples and
+    one value of mean or std stands for all channels.
+
+    Attributes:
+        task: ``classification`` (whole frames), ``window_detection`` (a classifier slid over a
+            pyramid of the frame) or ``tensors`` (outputs are handed out as they are).
+        size_hw: Height and width of the model's input in pixels.
+        color: Channel order the model was trained with. Frames are always BGR.
+        resize: ``stretch``, ``letterbox`` (aspect kept, padded) or ``center_crop``.
+        resize_short: With ``center_crop``: the frame's shorter side is resized to this many pixels
+            before the crop; None takes the smallest that covers the crop.
+        interpolation: ``area`` is area averaging when shrinking and bilinear when enlarging.
+        antialias: Widen bilinear and bicubic kernels when shrinking, as Pillow does.
+        pad_value: Grey level 0..255 of letterbox borders.
+        scale, mean, std: Normalisation, see above.
+        activation: Applied in the graph to the scores, over the last axis for softmax.
+        decoder: How the outputs are read. ``scores``: one output (N,), (N, 1) or (N, K).
+        output: Name of the model's output that holds the scores; None is its first.
+        labels: Class names by index; empty when there are none.
+        background: Index of the class that means "nothing here" (window_detection only).
+        threshold: Scores at or above it are reported (``score >= threshold``).
+        class_thresholds: Thresholds of single classes by label, where they differ.
+        nms: Boxes suppress one another within a class (``per_class``) or all (``class_agnostic``).
+        nms_iou: A box that overlaps a better one by more than this IoU is suppressed.
+        max_detections: At most this many boxes per frame, the best.
+        top_k: At most this many classes per frame, the best (classification).
+        window: Where to look (window_detection); None otherwise.
+
+    Raises:
+        SpecError: A field has the wrong type or contradicts another one.
+    """
+
+    task: Task
+    size_hw: tuple[int, int]
+    color: Color = "rgb"
+    resize: Resize = "stretch"
+    resize_short: int | None = None
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = False
+    pad_value: int = 114
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    activation: Activation = "softmax"
+    decoder: Literal["scores"] = "scores"
+    output: str | None = None
+    labels: tuple[str, ...] = ()
+    background: int | None = None
+    threshold: float = 0.5
+    class_thresholds: dict[str, float] = {}
+    nms: Literal["per_class", "class_agnostic"] = "per_class"
+    nms_iou: float = 0.5
+    max_detections: int = 300
+    top_k: int = 5
+    window: WindowGeometry | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        self._check_input()
+        self._check_output()
+        windows = self.task == "window_detection"
+        if windows and self.window is None:
+            msgspec.structs.force_setattr(self, "window", WindowGeometry())
+        _require(windows or self.window is None, f"window: not used by task {self.task!r}, remove it")
+        _require(
+            windows or self.background is None,
+            f"background: not used by task {self.task!r}, remove it",
+        )
+
+    def _check_input(self) -> None:
+        height, width = self.size_hw
+        _require(
+            1 <= height <= 16384 and 1 <= width <= 16384,
+            f"size_hw must be two sizes in 1..16384, not {height}×{width}",
+        )
+        for name in ("mean", "std"):
+            values: tuple[float, ...] = getattr(self, name)
+            if len(values) == 1:
+                values = values * self.channels
+            _require(
+                len(values) == self.channels,
+                f"{name} has {len(values)} values but color {self.color!r} has {self.channels} channels",
+            )
+            _require(all(map(math.isfinite, values)), f"{name} holds a value that is not finite")
+            msgspec.structs.force_setattr(self, name, values)
+        _require(all(v > 0 for v in self.std), f"std must be above 0, not {list(self.std)}")
+        _require(math.isfinite(self.scale) and self.scale > 0, f"scale must be above 0, not {self.scale}")
+        _require(0 <= self.pad_value <= 255, f"pad_value must be in 0..255, not {self.pad_value}")
+        _require(
+            not self.antialias or self.interpolation in ("bilinear", "bicubic"),
+            f"antialias goes with bilinear or bicubic interpolation, not {self.interpolation!r}",
+        )
+        if self.resize_short is not None:
+            _require(
+                self.resize == "center_crop", f"resize_short: not used by resize {self.resize!r}, remove it"
+            )
+            _require(
+                self.resize_short >= max(self.size_hw),
+                f"resize_short ({self.resize_short}) is smaller than the crop {height}×{width}",
+            )
+
+    def _check_output(self) -> None:
+        _require(0 <= self.threshold <= 1, f"threshold must be in 0..1, not {self.threshold}")
+        _require(0 < self.nms_iou <= 1, f"nms_iou must be in 0..1, not {self.nms_iou}")
+        _require(self.max_detections >= 1, f"max_detections must be at least 1, not {self.max_detections}")
+        _require(self.top_k >= 1, f"top_k must be at least 1, not {self.top_k}")
+        _require(
+            len(set(self.labels)) == len(self.labels),
+            f"labels holds {next((x for x in self.labels if self.labels.count(x) > 1), '')!r} twice",
+        )
+        for label, value in self.class_thresholds.items():
+            _require(label in self.labels, f"class_thresholds names {label!r}, which is not in labels")
+            _require(0 <= value <= 1, f"class_thresholds[{label!r}] must be in 0..1, not {value}")
+        if self.background is not None:
+            _require(self.background >= 0, f"background must be a class index, not {self.background}")
+            _require(
+                not self.labels or self.background < len(self.labels),
+                f"background is class {self.background} but there are {len(self.labels)} labels",
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model's input: 1 for gray, else 3."""
+        return 1 if self.color == "gray" else 3
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels of one uint8 sample as artifacts take it."""
+        return (*self.size_hw, self.channels)
+
+    def label(self, class_id: int) -> str:
+        """Name of a class, or its number where the model has no labels."""
+        return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
+
+    def threshold_of(self, class_id: int) -> float:
+        """The threshold that holds for a class."""
+        return self.class_thresholds.get(self.label(class_id), self.threshold)
+
+    def replace(self, **changes: Any) -> ModelSpec:
+        """A copy with some fields changed, checked as a whole."""
+        unknown = set(changes) - set(self.__struct_fields__)
+        _require(not unknown, f"unknown field: {', '.join(sorted(unknown))}")
+        return msgspec.structs.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and numbers; every field, in the declared order."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+    def to_json(self) -> str:
+        """One JSON object with every field."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
+
+    def to_toml(self) -> str:
+        """TOML with every field that is set (TOML has no null)."""
+        import tomli_w
+
+        return tomli_w.dumps(_without_none(self.to_dict()))
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "spec") -> ModelSpec:
+        """Check plain data against the schema; unknown keys are refused.
+
+        Raises:
+            SpecError: The message starts with ``where`` and names the field.
+        """
+        try:
+            return msgspec.convert(data, cls)
+        except msgspec.ValidationError as error:
+            raise SpecError(f"{where}: {_readable(error, '', cls)}") from error
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> ModelSpec:
+        """Read a spec from a ``.toml`` or ``.json`` file.
+
+        Raises:
+            SpecError: The file is missing, is neither, or does not fit the schema.
+        """
+        path = Path(path)
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise SpecError(f"{path}: cannot be read as a spec ({reason})") from error
+        try:
+            if path.suffix.lower() == ".toml":
+                data = tomllib.loads(text)
+            elif path.suffix.lower() == ".json":
+                data = msgspec.json.decode(text)
+            else:
+                raise SpecError(f"{path}: a spec is a .toml or .json file")
+        except SpecError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise SpecError(f"{path}: not valid {path.suffix[1:].upper()} ({error})") from error
+        return cls.from_dict(data, where=str(path))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return value

@@ -1,0 +1,273 @@
+"""Bundles: what is written is what is read, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecnn.bundle import Bundle, decode_npz, encode_npz, write_bundle
+from edgecnn.errors import BundleError, InputError
+from edgecnn.manifest import (
+    ArtifactEntry,
+    Calibration,
+    Fidelity,
+    FileEntry,
+    Layer,
+    Manifest,
+    Network,
+    TensorInfo,
+    decode_manifest,
+)
+from edgecnn.spec import ModelSpec, WindowGeometry
+
+GOLDEN = Path(__file__).parent / "golden" / "manifest_v1.json"
+
+SPEC = ModelSpec(
+    task="window_detection",
+    size_hw=(64, 48),
+    activation="sigmoid",
+    labels=("face",),
+    class_thresholds={"face": 0.75},
+    window=WindowGeometry(stride=8, min_size=40),
+)
+
+
+def manifest(files: tuple[FileEntry, ...]) -> Manifest:
+    return Manifest(
+        name="tiny",
+        created="2026-01-02T03:04:05Z",
+        spec=SPEC,
+        inputs=(TensorInfo(name="image", dtype="uint8", shape=("batch", 64, 48, 3)),),
+        outputs=(TensorInfo(name="scores", dtype="float32", shape=("batch", 1)),),
+        artifacts=(
+            ArtifactEntry(id="onnx-fp32", format="onnx", precision="fp32", path="model.onnx", build_s=1.5),
+        ),
+        files=files,
+        calibration=Calibration(source="photos (3 images)", n=3, generated=False),
+        fidelity=(
+            Fidelity(
+                id="onnx-fp32", runtime="ort", n=3, max_abs=1e-6, mean_abs=1e-7, cosine=1.0, agreement=1.0
+            ),
+        ),
+        network=Network(
+            params=10,
+            macs=20,
+            layers=(Layer(name="conv", op="Conv", output_shape=("batch", 1), params=10, macs=20),),
+        ),
+        provenance={"model": "net.py:make"},
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.edge"
+    with write_bundle(path) as writer:
+        writer.add("model.onnx", b"weights")
+        writer.add("golden.npz", encode_npz({"input": np.zeros((1, 2), np.uint8)}))
+        writer.finish(manifest(writer.files))
+    return path
+
+
+def edit(bundle: Path, **changes: object) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_written_bundle_reads_back(bundle: Path) -> None:
+    opened = Bundle(bundle)
+    assert opened.read("model.onnx") == b"weights"
+    assert opened.manifest.spec == SPEC
+    assert opened.artifact("onnx-fp32").path == "model.onnx"
+    golden = opened.golden()
+    assert golden is not None
+    assert golden["input"].shape == (1, 2)
+
+
+def test_manifest_bytes_are_the_golden_ones() -> None:
+    """The encoded form is part of the contract: a change of these bytes is a change of the schema."""
+    files = (FileEntry(path="model.onnx", bytes=7, sha256="0" * 64),)
+    assert manifest(files).encode() == GOLDEN.read_bytes()
+    assert decode_manifest(GOLDEN.read_bytes(), "golden") == manifest(files)
+
+
+def test_npz_bytes_depend_on_the_arrays_alone() -> None:
+    arrays = {"a": np.arange(6).reshape(2, 3), "b": np.float32([1.5])}
+    assert encode_npz(arrays) == encode_npz(arrays)
+    back = decode_npz(encode_npz(arrays), "x")
+    assert all(np.array_equal(back[k], v) and back[k].dtype == v.dtype for k, v in arrays.items())
+
+
+def test_npz_with_a_pickle_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.array([{"x": 1}], dtype=object))
+    with pytest.raises(BundleError, match="where: not an npz of plain arrays"):
+        decode_npz(path.read_bytes(), "where")
+
+
+def test_missing_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no\.edge: no such bundle"):
+        Bundle(tmp_path / "no.edge")
+    (tmp_path / "file.edge").write_text("x")
+    with pytest.raises(BundleError, match="a bundle is a directory"):
+        Bundle(tmp_path / "file.edge")
+    with pytest.raises(BundleError, match=r"not a bundle, it holds no manifest\.json"):
+        Bundle(tmp_path)
+
+
+def test_altered_byte_in_the_model(bundle: Path) -> None:
+    (bundle / "model.onnx").write_bytes(b"weightz")
+    with pytest.raises(BundleError, match=r"model\.onnx: altered, its sha256 is not the manifest's"):
+        Bundle(bundle)
+
+
+def test_altered_after_opening_is_seen(bundle: Path) -> None:
+    opened = Bundle(bundle)
+    (bundle / "model.onnx").write_bytes(b"weightz")
+    with pytest.raises(BundleError, match="altered"):
+        opened.read("model.onnx")
+
+
+def test_truncated_file(bundle: Path) -> None:
+    (bundle / "model.onnx").write_bytes(b"wei")
+    with pytest.raises(BundleError, match=r"model\.onnx: 3 bytes, the manifest says 7"):
+        Bundle(bundle)
+
+
+def test_missing_file(bundle: Path) -> None:
+    (bundle / "golden.npz").unlink()
+    with pytest.raises(BundleError, match=r"golden\.npz: No such file"):
+        Bundle(bundle)
+
+
+def test_unlisted_file(bundle: Path) -> None:
+    (bundle / "extra.bin").write_text("x")
+    with pytest.raises(BundleError, match=r"extra\.bin: not listed in manifest\.json"):
+        Bundle(bundle)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "manifest"])
+def test_links_are_refused(bundle: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "file":
+        (tmp_path / "elsewhere").write_bytes(b"weights")
+        (bundle / "model.onnx").unlink()
+        (bundle / "model.onnx").symlink_to(tmp_path / "elsewhere")
+    elif kind == "folder":
+        (bundle / "more").symlink_to(tmp_path)
+    else:
+        (bundle / "manifest.json").rename(tmp_path / "manifest.json")
+        (bundle / "manifest.json").symlink_to(tmp_path / "manifest.json")
+    with pytest.raises(BundleError, match="a link; a bundle holds plain files only"):
+        Bundle(bundle)
+
+
+def test_fifo_does_not_hang(bundle: Path) -> None:
+    (bundle / "model.onnx").unlink()
+    os.mkfifo(bundle / "model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx: not a plain file"):
+        Bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x", "a/../../x", "a\\b", "", "a//b", "./a", "manifest.json"]
+)
+def test_unsafe_names_are_refused_before_they_are_opened(bundle: Path, name: str) -> None:
+    edit(bundle, files=[{"path": name, "bytes": 1, "sha256": "0"}], artifacts=[])
+    with pytest.raises(BundleError, match="unsafe file name"):
+        Bundle(bundle)
+
+
+def test_newer_version(bundle: Path) -> None:
+    edit(bundle, schema_version=99, something_new=True)
+    with pytest.raises(
+        BundleError, match=r"schema version 99 was written by a newer edgecnn .*upgrade edgecnn"
+    ):
+        Bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a valid manifest"),
+        ("{}", "missing required field `format`"),
+        ("[" * 200_000, "not a valid manifest"),
+        ('{"format": "zip", "schema_version": 1}', "format is 'zip', not 'edgecnn-bundle'"),
+        (" " * (8 * 1024 * 1024 + 1), "a manifest has at most"),
+        ('{"format": "edgecnn-bundle", "schema_version": 1, "name": "\ud800"}', "not a valid manifest"),
+    ],
+)
+def test_bad_manifests(bundle: Path, text: str, message: str) -> None:
+    (bundle / "manifest.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(BundleError, match=message):
+        Bundle(bundle)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused_as_a_manifest(data: bytes) -> None:
+    with pytest.raises(BundleError):
+        decode_manifest(data, "x")
+
+
+def test_spec_in_a_manifest_is_checked(bundle: Path) -> None:
+    raw = json.loads((bundle / "manifest.json").read_text())
+    edit(bundle, spec=raw["spec"] | {"mean": [0.1, 0.2]})
+    with pytest.raises(BundleError, match="mean has 2 values but color 'rgb' has 3 channels"):
+        Bundle(bundle)
+
+
+def test_artifact_must_be_listed(bundle: Path) -> None:
+    raw = json.loads((bundle / "manifest.json").read_text())
+    edit(bundle, artifacts=[raw["artifacts"][0] | {"path": "other.onnx"}])
+    with pytest.raises(BundleError, match=r"artifact onnx-fp32 names other\.onnx, not listed"):
+        Bundle(bundle)
+
+
+def test_unknown_artifact_names_those_there_are(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="no artifact 'int8'; it has onnx-fp32"):
+        Bundle(bundle).artifact("int8")
+
+
+def test_failed_write_leaves_the_old_bundle_and_nothing_beside(bundle: Path) -> None:
+    def broken() -> None:
+        with write_bundle(bundle) as writer:
+            writer.add("model.onnx", b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    assert Bundle(bundle).read("model.onnx") == b"weights"
+    assert [p.name for p in bundle.parent.iterdir()] == ["tiny.edge"]
+
+
+def test_rewrite_replaces_the_whole(bundle: Path) -> None:
+    with write_bundle(bundle) as writer:
+        writer.add("model.onnx", b"new")
+        writer.finish(manifest(writer.files))
+    assert Bundle(bundle).read("model.onnx") == b"new"
+    assert sorted(p.name for p in bundle.iterdir()) == ["manifest.json", "model.onnx"]
+    assert [p.name for p in bundle.parent.iterdir()] == ["tiny.edge"]
+
+
+def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis.edge").mkdir()
+    (tmp_path / "thesis.edge" / "chapter1").write_text("years of work")
+    with (
+        pytest.raises(InputError, match=r"thesis\.edge: exists and is not a bundle"),
+        write_bundle(tmp_path / "thesis.edge"),
+    ):
+        pass
+    assert (tmp_path / "thesis.edge" / "chapter1").read_text() == "years of work"
+
+
+def test_destination_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(InputError, match=r"a\.edge: cannot be written"),
+        write_bundle(tmp_path / "file" / "a.edge"),
+    ):
+        pass
