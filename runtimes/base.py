@@ -1,0 +1,167 @@
+"""The contract of a runtime: what it is given, what it checks, what it hands back."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn.errors import EngineError, InputError
+from edgecnn.manifest import TensorInfo
+
+__all__ = ["Artifact", "Feeds", "Outputs", "Runtime", "RuntimeOptions", "check_feeds"]
+
+Feeds = Mapping[str, npt.NDArray[Any]]
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model in the form one kind of engine loads.
+
+    Attributes:
+        format: Name of the form, such as ``onnx``; a runtime lists those it takes.
+        content: Its bytes, already verified (for the format ``torch``, a module).
+        name: Where it came from, for messages.
+        inputs, outputs: As the manifest lists them; empty where the engine can tell.
+    """
+
+    format: str
+    content: Any
+    name: str = "model"
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """How an engine may use the machine.
+
+    Attributes:
+        threads: Threads of one inference; None is the number of processors this process may use.
+        spin: Let idle threads burn processor time for a little less latency.
+    """
+
+    threads: int | None = None
+    spin: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise InputError(f"threads must be in 1..1024, not {self.threads}")
+
+    @property
+    def thread_count(self) -> int:
+        """The number of threads to use."""
+        if self.threads:
+            return self.threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+
+class Runtime(ABC):
+    """A loaded model. Thread-safe: `run` may be called from several threads at once.
+
+    Attributes:
+        inputs, outputs: What the model takes and gives, in the model's order.
+    """
+
+    name: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]]
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def __init__(self, artifact: Artifact, options: RuntimeOptions | None = None) -> None:
+        """Load an artifact.
+
+        Raises:
+            InputError: The engine does not accept the artifact.
+            MissingDependency: The engine is not installed.
+        """
+        if artifact.format not in self.formats:
+            raise InputError(
+                f"{artifact.name}: the runtime {self.name} takes {' or '.join(self.formats)}, "
+                f"not {artifact.format}"
+            )
+        self.artifact = artifact
+        self.options = options or RuntimeOptions()
+        self._load()
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """Version of the engine.
+
+        Raises:
+            MissingDependency: It is not installed; the message says how to get it.
+        """
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Open ``self.artifact`` and set ``inputs`` and ``outputs``."""
+
+    @abstractmethod
+    def _run(self, feeds: Feeds) -> Sequence[npt.NDArray[Any]]:
+        """Outputs in the order of ``self.outputs``; the feeds were checked."""
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Run the model once.
+
+        Args:
+            feeds: One array for each input, by name, of its dtype and shape.
+
+        Returns:
+            Outputs by name, in the model's order: fresh arrays, yours to keep.
+
+        Raises:
+            InputError: A feed is missing, unknown, or of another dtype or shape.
+            EngineError: The engine failed.
+        """
+        check_feeds(feeds, self.inputs)
+        values = self._run(feeds)
+        if len(values) != len(self.outputs):
+            raise EngineError(
+                f"{self.artifact.name}: {self.name} gave {len(values)} outputs, not {len(self.outputs)}"
+            )
+        return {info.name: value for info, value in zip(self.outputs, values)}
+
+    def close(self) -> None:  # noqa: B027 (most engines have nothing to release)
+        """Release what the engine holds; the runtime cannot be used afterwards."""
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def check_feeds(feeds: Feeds, inputs: Sequence[TensorInfo]) -> None:
+    """Compare feeds with what a model takes.
+
+    Raises:
+        InputError: Says which input, what it is and what it should be.
+    """
+    if len(feeds) != len(inputs) or any(info.name not in feeds for info in inputs):
+        wanted = ", ".join(info.name for info in inputs)
+        raise InputError(f"the model takes the inputs {wanted}; got {', '.join(feeds) or 'none'}")
+    for info in inputs:
+        value = feeds[info.name]
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"input {info.name}: a {type(value).__name__}, not a numpy array")
+        if value.dtype != info.dtype:
+            raise InputError(f"input {info.name}: dtype {value.dtype}, the model takes {info.dtype}")
+        fits = len(value.shape) == len(info.shape) and all(
+            size == wanted or (not isinstance(wanted, int) and size > 0)
+            for size, wanted in zip(value.shape, info.shape)
+        )
+        if not fits:
+            wanted = "×".join("?" if size is None else str(size) for size in info.shape)
+            raise InputError(
+                f"input {info.name}: shape {'×'.join(map(str, value.shape))}, the model takes {wanted}"
+            )

@@ -1,0 +1,222 @@
+"""Every runtime, one answer: the same tiny network on each, and the checks they share."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from edgecnn.errors import EngineError, InputError, MissingDependency, Unavailable
+from edgecnn.manifest import TensorInfo
+from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend, known
+
+INPUTS = (TensorInfo(name="image", dtype="uint8", shape=("batch", 2, 2, 1)),)
+OUTPUTS = (
+    TensorInfo(name="sum", dtype="float32", shape=("batch", 1)),
+    TensorInfo(name="twice", dtype="float32", shape=("batch", 4)),
+)
+BATCH = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+ANSWER = {"sum": [[6], [22], [38]], "twice": [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18, 20, 22]]}
+
+
+def onnx_model() -> bytes:
+    """Sum of the pixels, and each pixel twice."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("ReduceSum", ["flat", "axis"], ["sum"], keepdims=1),
+        helper.make_node("Add", ["flat", "flat"], ["twice"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 2, 2, 1])],
+        [
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["batch", 1]),
+            helper.make_tensor_value_info("twice", TensorProto.FLOAT, ["batch", 4]),
+        ],
+        [helper.make_tensor("axis", TensorProto.INT64, [1], [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+class TwoOutputs(torch.nn.Module):
+    """The same network in torch."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        flat = image.float().flatten(1)
+        return flat.sum(1, keepdim=True), flat + flat
+
+
+def artifact(name: str) -> Artifact:
+    content: dict[str, Any] = {"ort": onnx_model(), "torch": TwoOutputs(), "null": None}
+    return Artifact({"ort": "onnx"}.get(name, name), content[name], "tiny", INPUTS, OUTPUTS)
+
+
+def open_runtime(name: str, **options: Any) -> Runtime:
+    if name == "null":
+        values = [np.float32(value) for value in ANSWER.values()]
+        return backend("null")(artifact("null"), RuntimeOptions(**options), lambda feeds: values)  # type: ignore[call-arg]
+    return backend(name)(artifact(name), RuntimeOptions(**options))
+
+
+each = pytest.mark.parametrize("name", known())
+
+
+def test_known_are_the_files() -> None:
+    assert known() == ["null", "ort", "torch"]
+
+
+@each
+def test_same_answer_everywhere(name: str) -> None:
+    with open_runtime(name) as runtime:
+        assert runtime.name == name
+        assert [i.name for i in runtime.inputs] == ["image"]
+        assert [o.name for o in runtime.outputs] == ["sum", "twice"]
+        outputs = runtime.run({"image": BATCH})
+    assert list(outputs) == ["sum", "twice"]
+    for key, expected in ANSWER.items():
+        assert outputs[key].dtype == np.float32
+        np.testing.assert_array_equal(outputs[key], expected)
+
+
+@each
+def test_version_is_told_without_loading_a_model(name: str) -> None:
+    assert backend(name).version()[0].isdigit()
+
+
+@each
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        ({}, "takes the inputs image; got none"),
+        ({"x": BATCH}, "takes the inputs image; got x"),
+        ({"image": BATCH, "more": BATCH}, "got image, more"),
+        ({"image": BATCH.astype(np.float32)}, "input image: dtype float32, the model takes uint8"),
+        ({"image": BATCH[..., 0]}, "input image: shape 3×2×2, the model takes batch×2×2×1"),
+        ({"image": BATCH[:, :1]}, "input image: shape 3×1×2×1, the model takes batch×2×2×1"),
+        ({"image": BATCH[:0]}, "input image: shape 0×2×2×1, the model takes batch×2×2×1"),
+        ({"image": BATCH.tolist()}, "input image: a list, not a numpy array"),
+    ],
+)
+def test_feeds_are_checked(name: str, feeds: dict[str, Any], message: str) -> None:
+    with open_runtime(name) as runtime, pytest.raises(InputError, match=message):
+        runtime.run(feeds)
+
+
+@each
+def test_outputs_are_fresh(name: str) -> None:
+    if name == "null":
+        pytest.skip("null hands out the arrays it was given")
+    with open_runtime(name) as runtime:
+        first = runtime.run({"image": BATCH})["sum"]
+        first[:] = -1
+        np.testing.assert_array_equal(runtime.run({"image": BATCH})["sum"], ANSWER["sum"])
+
+
+@each
+def test_feeds_are_left_alone_and_may_be_read_only(name: str) -> None:
+    frozen = BATCH.copy()
+    frozen.setflags(write=False)
+    with open_runtime(name) as runtime:
+        runtime.run({"image": frozen})
+    np.testing.assert_array_equal(frozen, BATCH)
+
+
+@each
+def test_threads_share_a_runtime(name: str) -> None:
+    wrong: list[int] = []
+    with open_runtime(name, threads=1) as runtime:
+
+        def work(index: int) -> None:
+            for _ in range(20):
+                if not np.array_equal(runtime.run({"image": BATCH})["sum"], ANSWER["sum"]):
+                    wrong.append(index)
+
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert wrong == []
+
+
+@each
+def test_other_formats_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"tiny: the runtime {name} takes .*, not tensorrt"):
+        backend(name)(Artifact("tensorrt", b"", "tiny"))
+
+
+def test_unknown_runtime_names_those_there_are() -> None:
+    with pytest.raises(InputError, match="no runtime 'tflite'; there are null, ort, torch"):
+        backend("tflite")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 5000])
+def test_threads_are_checked(threads: int) -> None:
+    with pytest.raises(InputError, match="threads must be in"):
+        RuntimeOptions(threads=threads)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", onnx_model()[:-20]])
+def test_ort_refuses_what_is_not_onnx(content: bytes) -> None:
+    with pytest.raises(InputError, match="broken: onnxruntime refuses it") as caught:
+        backend("ort")(Artifact("onnx", content, "broken"))
+    assert "\n" not in str(caught.value)
+
+
+def test_ort_maps_a_failing_run() -> None:
+    """A reshape that does not fit is seen by the engine only."""
+    node = helper.make_node("Reshape", ["image", "shape"], ["out"])
+    graph = helper.make_graph(
+        [node],
+        "bad",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["m", 7])],
+        [helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 7])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    runtime = backend("ort")(Artifact("onnx", model.SerializeToString(), "bad"))
+    with pytest.raises(EngineError, match="bad: onnxruntime failed") as caught:
+        runtime.run({"image": np.zeros(3, np.float32)})
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_torch_maps_a_failing_run() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.reshape(7)
+
+    runtime = backend("torch")(Artifact("torch", Broken(), "bad", INPUTS, OUTPUTS))
+    with pytest.raises(EngineError, match="bad: torch failed"):
+        runtime.run({"image": BATCH})
+
+
+def test_number_of_outputs_is_checked() -> None:
+    runtime = backend("null")(artifact("null"), None, lambda feeds: [])  # type: ignore[call-arg]
+    with pytest.raises(EngineError, match="null gave 0 outputs, not 2"):
+        runtime.run({"image": BATCH})
+
+
+def test_null_gives_zeros_of_the_batch() -> None:
+    outputs = backend("null")(Artifact("onnx", b"", "x", INPUTS, OUTPUTS)).run({"image": BATCH})
+    assert {k: v.shape for k, v in outputs.items()} == {"sum": (3, 1), "twice": (3, 4)}
+    assert not outputs["twice"].any()
+
+
+def test_missing_engine_says_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(
+        MissingDependency, match=r"onnxruntime could not be imported .*pip install 'edgecnn\[cpu\]'"
+    ) as e:
+        backend("ort").version()
+    assert isinstance(e.value, (Unavailable, ImportError))
+    assert e.value.exit_code == 3
