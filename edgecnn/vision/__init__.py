@@ -1,0 +1,76 @@
+"""Pure functions on arrays: geometry, windows, boxes, suppression, decoding, drawing, images, video.
+
+Names are loaded when they are first used, so box maths and `nms` work without OpenCV.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgecnn.vision.boxes import clip_boxes, convert_boxes, iou_matrix, scale_boxes, size_mask
+    from edgecnn.vision.color import check_frame, from_bgr, to_bgr
+    from edgecnn.vision.decode import class_scores, decode_windows, top_k
+    from edgecnn.vision.drawing import draw
+    from edgecnn.vision.geometry import FrameTransform, fit, resize
+    from edgecnn.vision.images import IMAGE_SUFFIXES, list_images, read_image
+    from edgecnn.vision.smoothing import ScoreSmoother
+    from edgecnn.vision.suppression import nms
+    from edgecnn.vision.video import VideoReader, sample_frames
+    from edgecnn.vision.windows import Level, pyramid, window_batches, window_starts
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "FrameTransform",
+    "Level",
+    "ScoreSmoother",
+    "VideoReader",
+    "check_frame",
+    "class_scores",
+    "clip_boxes",
+    "convert_boxes",
+    "decode_windows",
+    "draw",
+    "fit",
+    "from_bgr",
+    "iou_matrix",
+    "list_images",
+    "nms",
+    "pyramid",
+    "read_image",
+    "resize",
+    "sample_frames",
+    "scale_boxes",
+    "size_mask",
+    "to_bgr",
+    "top_k",
+    "window_batches",
+    "window_starts",
+]
+
+_MODULES = {
+    "boxes": ("clip_boxes", "convert_boxes", "iou_matrix", "scale_boxes", "size_mask"),
+    "color": ("check_frame", "from_bgr", "to_bgr"),
+    "decode": ("class_scores", "decode_windows", "top_k"),
+    "drawing": ("draw",),
+    "geometry": ("FrameTransform", "fit", "resize"),
+    "images": ("IMAGE_SUFFIXES", "list_images", "read_image"),
+    "smoothing": ("ScoreSmoother",),
+    "suppression": ("nms",),
+    "video": ("VideoReader", "sample_frames"),
+    "windows": ("Level", "pyramid", "window_batches", "window_starts"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,120 @@
+"""Model outputs to results. Scores arrive activated: the graph holds softmax or sigmoid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn.errors import EngineError, InputError
+from edgecnn.results import Classification, Detections
+from edgecnn.spec import ModelSpec
+from edgecnn.vision.boxes import as_boxes, clip_boxes, scale_boxes, size_mask
+from edgecnn.vision.suppression import nms
+
+__all__ = ["class_scores", "decode_windows", "top_k"]
+
+
+def class_scores(outputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """Pick the scores among a model's outputs.
+
+    Args:
+        outputs: Arrays by name, in the model's order.
+        spec: output (None: the first), labels and background count.
+
+    Returns:
+        float32 (N, K); K is 1 for an output (N,).
+
+    Raises:
+        InputError: No such output, not one score per class, or not as many as there are labels.
+        EngineError: A score is not a number.
+    """
+    name = spec.output if spec.output is not None else next(iter(outputs), "")
+    if name not in outputs:
+        raise InputError(f"output {name!r} is not among the model's: {', '.join(outputs) or 'it has none'}")
+    array = np.asarray(outputs[name])
+    classes = [size for size in array.shape[1:] if size != 1]
+    if array.ndim == 0 or len(classes) > 1:
+        raise InputError(
+            f"output {name!r} has shape {array.shape}: scores are (N,), (N, 1) or (N, K); "
+            "choose another with spec.output"
+        )
+    count = classes[0] if classes else 1
+    if spec.labels and count != len(spec.labels):
+        raise InputError(f"output {name!r} has {count} classes but the spec has {len(spec.labels)} labels")
+    if spec.background is not None and spec.background >= count:
+        raise InputError(f"background is class {spec.background} but output {name!r} has {count} classes")
+    scores = array.reshape(len(array), count).astype(np.float32, copy=False)
+    if np.isnan(scores).any():
+        raise EngineError(f"output {name!r} holds NaN: run `edgecnn verify`, or use a higher precision")
+    return scores
+
+
+def top_k(scores: npt.NDArray[Any], spec: ModelSpec) -> Classification:
+    """Rank the classes of one frame; equal scores stay in the order of their class ids.
+
+    Args:
+        scores: (K,), any sign.
+        spec: top_k and labels count.
+    """
+    scores = np.asarray(scores, np.float32)
+    if scores.ndim != 1:
+        raise InputError(f"scores of one frame are (K,), not {scores.shape}")
+    best = np.argsort(-scores, kind="stable")[: spec.top_k].astype(np.int64)
+    return Classification(best, scores[best], tuple(spec.label(int(i)) for i in best))
+
+
+def decode_windows(
+    scores: npt.ArrayLike, boxes_xyxy: npt.ArrayLike, spec: ModelSpec, frame_hw: tuple[int, int]
+) -> Detections:
+    """Scored windows to detections: thresholds, box size, frame border, suppression.
+
+    With softmax a window shows its best class only (nothing where that is the background); else each
+    of its classes that reaches its threshold.
+
+    Args:
+        scores: (N, K) probabilities.
+        boxes_xyxy: (N, 4), the windows in source pixels.
+        spec: activation, background, thresholds, window.box_scale, nms and limits count.
+        frame_hw: Height and width of the frame.
+
+    Returns:
+        Boxes inside the frame, none empty, best first.
+
+    Raises:
+        InputError: Scores and boxes disagree in number.
+    """
+    scores = np.asarray(scores, np.float32)
+    boxes = as_boxes(boxes_xyxy, "boxes_xyxy")
+    if scores.ndim != 2 or len(scores) != len(boxes):
+        raise InputError(f"scores of shape {scores.shape} for {len(boxes)} windows, they are (N, K)")
+    rows, class_ids = _candidates(scores, spec)
+    chosen = boxes[rows]
+    if spec.window is not None and spec.window.box_scale != 1:
+        chosen = scale_boxes(chosen, spec.window.box_scale)
+    chosen = clip_boxes(chosen, frame_hw).astype(np.float32)
+    visible = size_mask(chosen)
+    chosen, rows, class_ids = chosen[visible], rows[visible], class_ids[visible]
+    values = scores[rows, class_ids]
+    groups = class_ids if spec.nms == "per_class" else None
+    keep = nms(chosen, values, groups, spec.nms_iou, spec.max_detections)
+    labels = tuple(spec.label(int(i)) for i in class_ids[keep])
+    return Detections(chosen[keep], values[keep], class_ids[keep], labels)
+
+
+def _candidates(
+    scores: npt.NDArray[np.float32], spec: ModelSpec
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Windows and classes that are at or above their threshold."""
+    count = scores.shape[1]
+    # in float32, as the scores: 0.7 in float64 is above the float32 that stands for it
+    thresholds = np.array([spec.threshold_of(i) for i in range(count)], np.float32)
+    passed = scores >= thresholds
+    if spec.background is not None and spec.background < count:
+        passed[:, spec.background] = False
+    if spec.activation == "softmax" and count > 1:
+        passed &= np.arange(count) == scores.argmax(axis=1)[:, None]
+    rows, class_ids = np.nonzero(passed)
+    return rows.astype(np.int64), class_ids.astype(np.int64)

@@ -1,0 +1,82 @@
+"""Image files to frames."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn.errors import MediaError, first_line
+from edgecnn.vision.color import to_bgr
+from edgecnn.vision.image_headers import Header, read_header
+from edgecnn.vision.opencv import IMAGE_PIXELS_MAX, cv2
+
+__all__ = ["IMAGE_SUFFIXES", "list_images", "read_image"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Find the images under a folder, at any depth, sorted by path; hidden ones are left out.
+
+    Raises:
+        MediaError: No such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MediaError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(root, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    if not found:
+        raise MediaError(f"{folder}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return sorted(found)
+
+
+def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Read an image file.
+
+    Gray, palette and CMYK images become BGR, 16 bits become 8 (``x / 257``, rounded), the EXIF
+    rotation is applied, and alpha is dropped: the stored colours show, on no background.
+
+    Returns:
+        uint8 (H, W, 3) BGR.
+
+    Raises:
+        MediaError: Missing, empty, not an image, cut short, or larger than `IMAGE_PIXELS_MAX`.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror})") from error
+    if not data:
+        raise MediaError(f"{path}: the file is empty (0 bytes)")
+    header = read_header(data)
+    _check(path, header)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise MediaError(f"{path}: cannot be decoded ({first_line(error)})") from error
+    if image is None:
+        raise MediaError(f"{path}: {'damaged ' + header.kind if header else 'not an image that can be read'}")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise MediaError(f"{path}: {image.dtype} pixels; images of 8 or 16 bits can be read")
+    return to_bgr(image, "bgr")
+
+
+def _check(path: Path, header: Header | None) -> None:
+    if header is None:
+        return
+    if header.size_hw is not None and header.size_hw[0] * header.size_hw[1] > IMAGE_PIXELS_MAX:
+        height, width = header.size_hw
+        raise MediaError(f"{path}: {height}×{width} px is more than the {IMAGE_PIXELS_MAX} pixels allowed")
+    if not header.complete:
+        raise MediaError(f"{path}: the {header.kind} is cut short (the file ends before the image does)")

@@ -1,0 +1,150 @@
+"""Video files to frames."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn.errors import InputError, MediaError
+from edgecnn.vision.opencv import cv2
+
+__all__ = ["VideoReader", "sample_frames"]
+
+FPS_MAX = 1000.0
+
+
+class VideoReader:
+    """The frames of a video file, uint8 (H, W, 3) BGR, in order; a context manager.
+
+    Iterating goes on from the last frame that was read and ends where nothing more decodes,
+    whatever the container announces. Each frame is a new array.
+
+    Attributes:
+        path: The file.
+        fps: Frames per second as the container says; None where it says nothing plausible.
+        size_hw: Height and width of the first frame.
+        announced_frames: Number of frames as the container says, which may be wrong; None where it
+            says nothing.
+
+    Raises:
+        MediaError: Missing, empty, not a video, or no frame decodes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._capture = _open(self.path)
+        self._first = self._read()
+        if self._first is None:
+            self.close()
+            raise MediaError(f"{self.path}: opens as a video but no frame of it decodes")
+        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.fps: float | None = fps if math.isfinite(fps) and 0 < fps <= FPS_MAX else None
+        count = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.announced_frames: int | None = int(count) if math.isfinite(count) and count >= 1 else None
+        self.size_hw: tuple[int, int] = (int(self._first.shape[0]), int(self._first.shape[1]))
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        while (frame := self._next()) is not None:
+            yield frame
+
+    def skip(self) -> bool:
+        """Pass over the next frame without converting it; False at the end."""
+        if self._first is not None:
+            self._first = None
+            return True
+        return bool(self._capture.grab())
+
+    def close(self) -> None:
+        """Release the file."""
+        self._capture.release()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _next(self) -> npt.NDArray[np.uint8] | None:
+        if self._first is None:
+            return self._read()
+        frame, self._first = self._first, None
+        return frame
+
+    def _read(self) -> npt.NDArray[np.uint8] | None:
+        ok, frame = self._capture.read()
+        return np.asarray(frame, np.uint8) if ok else None
+
+
+def sample_frames(path: str | os.PathLike[str], count: int) -> list[npt.NDArray[np.uint8]]:
+    """Frames spread evenly over what really decodes, the first and the last among them.
+
+    The file is decoded twice, once to count: announced lengths and seeking are not reliable.
+
+    Args:
+        path: A video file.
+        count: How many; all where the video has no more.
+
+    Returns:
+        uint8 (H, W, 3) BGR, in order.
+
+    Raises:
+        InputError: ``count`` is below 1.
+        MediaError: Not a video.
+    """
+    if count < 1:
+        raise InputError(f"cannot sample {count} frames: ask for at least 1")
+    with VideoReader(path) as video:
+        total = 0
+        while video.skip():
+            total += 1
+    wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+    frames = []
+    with VideoReader(path) as video:
+        for index in range(total):
+            if index not in wanted:
+                video.skip()
+            elif (frame := next(iter(video), None)) is not None:
+                frames.append(frame)
+    return frames
+
+
+def _open(path: Path) -> Any:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror})") from error
+    if path.is_dir():
+        raise MediaError(f"{path}: a folder, not a video")
+    if size == 0:
+        raise MediaError(f"{path}: the file is empty (0 bytes)")
+    if _is_text(path):
+        raise MediaError(f"{path}: not a video that can be read (it is text)")
+    for backend in _backends():
+        capture = cv2.VideoCapture(str(path), backend)
+        if capture.isOpened():
+            return capture
+        capture.release()
+    raise MediaError(f"{path}: not a video that can be read")
+
+
+def _is_text(path: Path) -> bool:
+    """FFmpeg renders text as a video of a terminal, which nobody means."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror})") from error
+    # the first bytes of a container hold a zero or are no UTF-8
+    return b"\0" not in head and bool(head[:-4].decode("utf-8", "ignore").encode() == head[:-4])
+
+
+def _backends() -> list[int]:
+    """FFmpeg first; never the reader of numbered images, which takes any name with a digit in it."""
+    named = (cv2.CAP_FFMPEG, cv2.CAP_IMAGES)
+    return [cv2.CAP_FFMPEG, *(b for b in cv2.videoio_registry.getStreamBackends() if b not in named)]

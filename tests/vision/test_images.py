@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgecnn.errors import MediaError
+from edgecnn.vision import IMAGE_SUFFIXES, check_frame, list_images, read_image
+from edgecnn.vision.image_headers import read_header
+from edgecnn.vision.opencv import IMAGE_PIXELS_MAX
+from tests.paths import data
+
+pillow = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    """RGB (24, 36), smooth so that JPEG keeps it."""
+    y, x = np.mgrid[0:24, 0:36]
+    return np.stack([x * 7, y * 10, 255 - x * 5], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".webp", ".jpg"])
+def test_formats(tmp_path: Any, photo: Any, suffix: Any) -> None:
+    path = tmp_path / f"photo{suffix}"
+    pillow.fromarray(photo).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    frame = read_image(path)
+    check_frame(frame)
+    expected = np.asarray(pillow.open(path).convert("RGB"))[:, :, ::-1].astype(int)
+    assert np.abs(frame - expected).max() <= (12 if suffix == ".jpg" else 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGBA", "RGB"])
+def test_png_modes_become_bgr(tmp_path: Any, photo: Any, mode: Any) -> None:
+    path = tmp_path / "image.png"
+    image = pillow.fromarray(photo).convert(mode)
+    image.save(path)
+    frame = read_image(path)
+    check_frame(frame)
+    np.testing.assert_array_equal(frame, np.asarray(image.convert("RGB"))[:, :, ::-1])
+
+
+def test_alpha_is_dropped_and_the_stored_colours_show(tmp_path: Any) -> None:
+    path = tmp_path / "clear.png"
+    pillow.fromarray(np.full((4, 4, 4), (200, 100, 50, 0), np.uint8)).save(path)
+    assert read_image(path)[0, 0].tolist() == [50, 100, 200]
+
+
+def test_palette_with_transparency(tmp_path: Any, photo: Any) -> None:
+    path = tmp_path / "palette.png"
+    image = pillow.fromarray(photo).quantize(16)
+    image.save(path, transparency=3)
+    np.testing.assert_array_equal(read_image(path), np.asarray(image.convert("RGB"))[:, :, ::-1])
+
+
+def test_sixteen_bit_gray_is_rounded(tmp_path: Any) -> None:
+    path = tmp_path / "deep.png"
+    deep = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
+    pillow.fromarray(deep).save(path)
+    assert read_image(path)[:, :, 0].tolist() == [[0, 0, 1, 1, 128, 255]]
+
+
+def test_cmyk_jpeg(tmp_path: Any, photo: Any) -> None:
+    path = tmp_path / "print.jpg"
+    image = pillow.fromarray(photo).convert("CMYK")
+    image.save(path, quality=98)
+    frame = read_image(path)
+    check_frame(frame)
+    assert np.abs(frame - photo[:, :, ::-1].astype(int)).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda x: x),
+        (3, lambda x: x[::-1, ::-1]),
+        (6, lambda x: np.rot90(x, -1)),
+        (8, lambda x: np.rot90(x)),
+        (2, lambda x: x[:, ::-1]),
+    ],
+)
+def test_exif_rotation_is_applied(tmp_path: Any, photo: Any, orientation: Any, upright: Any) -> None:
+    path = tmp_path / "phone.jpg"
+    exif = pillow.Exif()
+    exif[0x0112] = orientation
+    pillow.fromarray(photo).save(path, exif=exif, quality=98)
+    frame = read_image(path)
+    expected = upright(photo)[:, :, ::-1]
+    assert frame.shape == expected.shape
+    assert np.abs(frame - expected.astype(int)).mean() < 6
+
+
+def test_names_of_any_characters(tmp_path: Any, photo: Any) -> None:
+    path = tmp_path / "фото 猫 100%d.png"
+    pillow.fromarray(photo).save(path)
+    assert read_image(str(path)).shape == (24, 36, 3)
+
+
+def test_one_pixel(tmp_path: Any) -> None:
+    pillow.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "dot.png")
+    assert read_image(tmp_path / "dot.png").tolist() == [[[3, 2, 1]]]
+
+
+def test_what_is_not_an_image_is_refused(tmp_path: Any) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.png").write_text("not an image")
+    for name, message in [
+        ("empty.jpg", r"empty.jpg: the file is empty \(0 bytes\)"),
+        ("text.png", "text.png: not an image that can be read"),
+        ("gone.png", r"gone.png: cannot be read \(No such file or directory\)"),
+        (".", r"cannot be read \(Is a directory\)"),
+    ]:
+        with pytest.raises(MediaError, match=message) as raised:
+            read_image(tmp_path / name)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
+@pytest.mark.filterwarnings("ignore")
+def test_an_image_that_is_cut_short_is_refused(tmp_path: Any, photo: Any, suffix: Any, part: Any) -> None:
+    path = tmp_path / f"cut.{suffix}"
+    pillow.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    assert read_header(whole).complete
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(MediaError, match=rf"cut.{suffix}: the (JPEG|PNG) is cut short"):
+        read_image(path)
+
+
+def test_a_thumbnail_does_not_end_the_photo(tmp_path: Any, photo: Any) -> None:
+    path = tmp_path / "camera.jpg"
+    pillow.fromarray(photo).save(path)
+    plain = path.read_bytes()
+    app1 = b"Exif\0\0" + plain  # an embedded JPEG, with its own end mark
+    photo_bytes = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(app1) + 2) + app1 + plain[2:]
+    assert read_header(photo_bytes).complete
+    assert not read_header(photo_bytes[:-2]).complete
+    assert read_header(photo_bytes).size_hw == (24, 36)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_an_image_that_claims_to_be_enormous_is_refused_before_decoding(tmp_path: Any) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_claiming(60_000, 60_000))
+    with pytest.raises(MediaError, match=rf"60000×60000 px is more than the {IMAGE_PIXELS_MAX} pixels"):
+        read_image(path)
+
+
+def test_headers_of_damaged_files_do_not_raise() -> None:
+    rng = np.random.default_rng(5)
+    png = png_claiming(3, 2)
+    for start in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", png[:30]):
+        for length in range(40):
+            header = read_header(start + rng.bytes(length))
+            assert header is not None
+    assert read_header(b"GIF89a") is None
+    assert read_header(png).size_hw == (2, 3)
+
+
+def test_folders_are_listed_sorted_recursive_and_without_hidden_files(tmp_path: Any) -> None:
+    for name in (
+        "b.JPG",
+        "a.png",
+        "sub/c.Jpeg",
+        "notes.txt",
+        ".hidden.png",
+        ".cache/d.png",
+        "sub/deep/e.TIFF",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert found == ["a.png", "b.JPG", "sub/c.Jpeg", "sub/deep/e.TIFF"]
+
+
+def test_folders_without_images_are_refused(tmp_path: Any) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(MediaError, match=r"holds no image \(\.bmp, \.jpeg, \.jpg") as raised:
+        list_images(tmp_path)
+    assert all(suffix in str(raised.value) for suffix in IMAGE_SUFFIXES)
+    with pytest.raises(MediaError, match="no such folder"):
+        list_images(tmp_path / "gone")
+    with pytest.raises(MediaError, match="not a folder"):
+        list_images(tmp_path / "notes.txt")
+
+
+def test_real_photos_as_pillow() -> None:
+    paths = list_images(data("coco128/images"))
+    assert len(paths) == 128
+    for path in paths[:6]:
+        expected = np.asarray(pillow.open(path).convert("RGB"))[:, :, ::-1].astype(int)
+        assert np.abs(read_image(path) - expected).mean() < 2
