@@ -107,7 +107,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         antialias: Widen bilinear and bicubic kernels when shrinking, as Pillow does.
         pad_value: Grey level 0..255 of letterbox borders.
         scale, mean, std: Normalisation, see above.
-        activation: Applied in the graph to the scores, over the last axis for softmax.
+        activation: Applied in the graph to the scores, over the last axis for softmax; None becomes
+            ``none`` for tensors and ``softmax`` otherwise.
         decoder: How the outputs are read. ``scores``: one output (N,), (N, 1) or (N, K).
         output: Name of the model's output that holds the scores; None is its first.
         labels: Class names by index; empty when there are none.
@@ -135,7 +136,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    activation: Activation = "softmax"
+    activation: Activation | None = None
     decoder: Literal["scores"] = "scores"
     output: str | None = None
     labels: tuple[str, ...] = ()
@@ -153,6 +154,9 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         self._check_input()
         self._check_output()
         windows = self.task == "window_detection"
+        if self.activation is None:
+            default = "none" if self.task == "tensors" else "softmax"
+            msgspec.structs.force_setattr(self, "activation", default)
         if windows and self.window is None:
             msgspec.structs.force_setattr(self, "window", WindowGeometry())
         _require(windows or self.window is None, f"window: not used by task {self.task!r}, remove it")
@@ -234,6 +238,11 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """A copy with some fields changed, checked as a whole."""
         unknown = set(changes) - set(self.__struct_fields__)
         _require(not unknown, f"unknown field: {', '.join(sorted(unknown))}")
+        if "color" in changes:
+            # one value stood for all channels: it stands for those of the other colour too
+            for name in ("mean", "std"):
+                if len(set(getattr(self, name))) == 1:
+                    changes.setdefault(name, getattr(self, name)[:1])
         return msgspec.structs.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

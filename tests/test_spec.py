@@ -149,6 +149,18 @@ def test_replace_checks_the_whole() -> None:
         FACE.replace(treshold=0.5)
 
 
+def test_another_color_keeps_one_value_for_all_channels() -> None:
+    spec = ModelSpec(task="tensors", size_hw=(1, 1), mean=(0.5,), std=(0.25,))
+    assert spec.replace(color="gray").mean == (0.5,)
+    with pytest.raises(SpecError, match="std has 3 values but color 'gray' has 1 channels"):
+        FACE.replace(color="gray")
+
+
+def test_activation_follows_the_task() -> None:
+    tasks = {task: ModelSpec(task=task, size_hw=(1, 1)).activation for task in ("tensors", "classification")}  # type: ignore[arg-type]
+    assert tasks == {"tensors": "none", "classification": "softmax"}
+
+
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_a_spec_or_a_spec_error(data: bytes) -> None:
     import msgspec

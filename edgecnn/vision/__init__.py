@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgecnn.vision.anchors import anchor_grid, decode_offsets, encode_offsets, row_scores
     from edgecnn.vision.boxes import clip_boxes, convert_boxes, iou_matrix, scale_boxes, size_mask
     from edgecnn.vision.color import check_frame, from_bgr, to_bgr
     from edgecnn.vision.decode import class_scores, decode_windows, top_k
@@ -26,12 +27,15 @@ __all__ = [
     "Level",
     "ScoreSmoother",
     "VideoReader",
+    "anchor_grid",
     "check_frame",
     "class_scores",
     "clip_boxes",
     "convert_boxes",
+    "decode_offsets",
     "decode_windows",
     "draw",
+    "encode_offsets",
     "fit",
     "from_bgr",
     "iou_matrix",
@@ -40,6 +44,7 @@ __all__ = [
     "pyramid",
     "read_image",
     "resize",
+    "row_scores",
     "sample_frames",
     "scale_boxes",
     "size_mask",
@@ -50,6 +55,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "anchors": ("anchor_grid", "decode_offsets", "encode_offsets", "row_scores"),
     "boxes": ("clip_boxes", "convert_boxes", "iou_matrix", "scale_boxes", "size_mask"),
     "color": ("check_frame", "from_bgr", "to_bgr"),
     "decode": ("class_scores", "decode_windows", "top_k"),
