@@ -1,0 +1,115 @@
+"""Does a spec fit a bare ONNX model? Its input, the output that holds the scores, the activation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgecnn.converters.onnx_shapes import real_inputs, tensor_info
+from edgecnn.converters.torch_onnx import BATCH
+from edgecnn.errors import ModelError, SpecError
+from edgecnn.manifest import TensorInfo
+from edgecnn.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+__all__ = ["check_activation", "check_input", "check_scores", "input_shape", "sizes_text"]
+
+# nodes that hand a value on as it is, other than in shape
+TRANSPARENT = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
+
+
+def input_shape(model: onnx.ModelProto, spec: ModelSpec) -> tuple[int | str, ...]:
+    """Shape of the input with the sizes of the spec: [N, C, H, W] if float, [N, H, W, C] if uint8."""
+    info = tensor_info(real_inputs(model)[0])
+    batch = info.shape[0] if isinstance(info.shape[0], int) else BATCH
+    if info.dtype == "uint8":
+        return (batch, *spec.input_shape)
+    return (batch, spec.channels, *spec.size_hw)
+
+
+def check_input(model: onnx.ModelProto, spec: ModelSpec, batch: int | None) -> None:
+    """Refuse an input that is neither float32 [N, C, H, W] nor uint8 [N, H, W, C] of the spec's size.
+
+    Raises:
+        ModelError: Says what the input is and what it should be.
+    """
+    info = tensor_info(real_inputs(model)[0])
+    found = f"input {info.name} is {info.dtype} {sizes_text(info.shape)}"
+    if info.dtype not in ("float32", "uint8") or len(info.shape) != 4:
+        raise ModelError(
+            f"{found}; edgecnn converts float32 N×C×H×W, or uint8 N×H×W×C with its own preprocessing"
+        )
+    wanted = input_shape(model, spec)
+    if not _fits(info.shape[1:], wanted[1:]):
+        if info.dtype == "float32" and _fits(info.shape[1:], spec.input_shape):
+            raise ModelError(f"{found}, channels last; export the model with the layout N×C×H×W")
+        size = "×".join(map(str, spec.size_hw))
+        raise ModelError(
+            f"{found}, the spec (size_hw {size}, color {spec.color}) gives {sizes_text(wanted)}; "
+            "change the spec or export the model for that size"
+        )
+    own = info.shape[0]
+    if batch is not None and isinstance(own, int) and own != batch:
+        raise ModelError(
+            f"{found}: its batch is fixed to {own}, it cannot be {batch}; export it with an open batch"
+        )
+
+
+def _fits(sizes: Sequence[int | str | None], wanted: Sequence[int | str]) -> bool:
+    return all(not isinstance(size, int) or size == want for size, want in zip(sizes, wanted))
+
+
+def check_scores(info: TensorInfo, spec: ModelSpec) -> None:
+    """Refuse an output that the task cannot read, or labels and background that do not fit it.
+
+    Args:
+        info: The output that holds the scores.
+        spec: The task; ``tensors`` reads anything.
+
+    Raises:
+        ModelError, SpecError: Says the shape, and which field contradicts it.
+    """
+    classes = info.shape[1] if len(info.shape) == 2 else 1
+    found = f"output {info.name} is {info.dtype} {sizes_text(info.shape)}"
+    if spec.task != "tensors":
+        if len(info.shape) not in (1, 2) or info.dtype != "float32":
+            raise ModelError(
+                f"{found}; the task {spec.task} reads float32 N, N×1 or N×K: name it with output="
+            )
+        if isinstance(classes, int):
+            if spec.labels and len(spec.labels) != classes:
+                raise SpecError(f"labels has {len(spec.labels)} names but the model gives {classes} classes")
+            if spec.background is not None and spec.background >= classes:
+                raise SpecError(
+                    f"background is class {spec.background} but the model gives {classes} classes"
+                )
+    last = info.shape[-1] if len(info.shape) > 1 else 1
+    if spec.activation == "softmax" and last == 1:
+        raise SpecError(f"activation: {found}, and softmax of one value is always 1.0; use sigmoid")
+
+
+def check_activation(model: onnx.ModelProto, chosen: str, spec: ModelSpec) -> None:
+    """Refuse to put an activation behind one that the model has itself.
+
+    Raises:
+        SpecError: The output already ends in Softmax or Sigmoid.
+    """
+    if spec.activation == "none":
+        return
+    producers = {name: node for node in model.graph.node for name in node.output}
+    node = producers.get(chosen)
+    while node is not None and node.op_type in TRANSPARENT:
+        node = producers.get(node.input[0])
+    if node is not None and node.op_type in ("Softmax", "Sigmoid"):
+        raise SpecError(
+            f"activation: output {chosen} of the model already ends in {node.op_type} ({node.name}); "
+            'set activation = "none"'
+        )
+
+
+def sizes_text(sizes: Sequence[int | str | None]) -> str:
+    """``batch×3×224×224``."""
+    return "×".join("?" if size is None else str(size) for size in sizes) or "a scalar"
