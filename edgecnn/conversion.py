@@ -1,0 +1,222 @@
+"""From a PyTorch module to a bundle: load, export, compare with the module, write."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle, encode_npz, write_bundle
+from edgecnn.calibration import Samples, draw_samples
+from edgecnn.converters.load import LoadedModel, load_model
+from edgecnn.converters.onnx_canonical import Canonical, canonical
+from edgecnn.errors import GateMissed, InputError, SpecError
+from edgecnn.manifest import ArtifactEntry, Calibration, Fidelity, Manifest
+from edgecnn.parity import Parity, compare
+from edgecnn.reference import reference_for
+from edgecnn.runtimes import Artifact, Outputs, backend
+from edgecnn.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from edgecnn.calibration.data import FrameSource
+
+__all__ = ["GOLDEN_SAMPLES", "convert"]
+
+GOLDEN_SAMPLES = 4
+SAMPLES_A_BATCH = 16
+ARTIFACT_ID = "onnx-fp32"
+ARTIFACT_PATH = "model.onnx"
+
+OnStep = Callable[[str, float], None]
+
+
+def convert(
+    model: Any,
+    *,
+    out: str | os.PathLike[str],
+    spec: ModelSpec | str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    calibration: FrameSource | None = None,
+    samples: int = 32,
+    batch: int | None = None,
+    on_step: OnStep | None = None,
+) -> Bundle:
+    """Convert a model to a bundle and prove that it computes the same.
+
+    The module is put in eval mode, exported to ONNX with its preprocessing and activation inside,
+    run on samples through ONNX Runtime and compared with the module itself.
+
+    Args:
+        model: A ``torch.nn.Module``, or ``torchvision:NAME``, ``package.module:factory``,
+            ``path/file.py:factory``, ``model.pt2``, ``model.onnx``.
+        out: The bundle to write, ``NAME.edge``; an older bundle there is replaced at the end.
+        spec: A `ModelSpec` or its file; may be left out where the model brings one (torchvision).
+        weights: ``.safetensors`` or a state_dict file for the module.
+        calibration: Where the samples come from: a folder, a video, an npz, frames
+            (n, h, w, 3) uint8 BGR; None makes images up.
+        samples: Number of inputs to compare on.
+        batch: A fixed batch size; None allows any.
+        on_step: Called with the name and the seconds of each finished step.
+
+    Returns:
+        The written bundle, opened and checked.
+
+    Raises:
+        ModelError: The model cannot be loaded or converted; names the layer.
+        SpecError: There is no spec or it does not fit the model.
+        GateMissed: The converted model computes something else; nothing was written.
+    """
+    out = _checked_out(out)
+    if not isinstance(spec, (ModelSpec, type(None))):
+        spec = ModelSpec.from_file(spec)
+    steps = _Steps(on_step)
+    with steps("load"):
+        loaded = load_model(model, weights)
+        spec = spec or loaded.default_spec
+        if spec is None:
+            raise SpecError(f"{loaded.name}: how frames become its input is not known; pass a spec (--spec)")
+    with steps("samples"):
+        drawn = draw_samples(calibration, spec, samples)
+    converted = canonical(loaded, spec, batch=batch)
+    for step in converted.steps:
+        steps.report(step.name, step.seconds)
+    with steps("parity"):
+        reference, parity = _parity(loaded, converted, drawn, spec)
+    with steps("bundle"):
+        return _write(out, loaded, spec, converted, drawn, reference, parity)
+
+
+class _Steps:
+    """Times the steps of a conversion and reports each one when it is done."""
+
+    def __init__(self, on_step: OnStep | None) -> None:
+        self.report: OnStep = on_step or (lambda name, seconds: None)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.report(name, time.perf_counter() - start)
+
+
+def _checked_out(out: str | os.PathLike[str]) -> Path:
+    path = Path(out)
+    if path.suffix != ".edge":
+        raise InputError(f"{path}: a bundle's name ends in .edge")
+    return path
+
+
+def _parity(
+    loaded: LoadedModel, converted: Canonical, samples: Samples, spec: ModelSpec
+) -> tuple[Outputs, Parity]:
+    images = samples.images
+    step = converted.inputs[0].shape[0]
+    if isinstance(step, int):
+        if len(images) < step:
+            raise InputError(
+                f"{loaded.name}: a fixed batch of {step} needs as many samples, there are {len(images)}"
+            )
+        images = images[: len(images) // step * step]
+    else:
+        step = SAMPLES_A_BATCH
+    batches = [images[i : i + step] for i in range(0, len(images), step)]
+    artifact = Artifact(format="onnx", content=converted.model, name=loaded.name)
+    with backend("ort")(artifact) as runtime:
+        actual = _joined([runtime.run({runtime.inputs[0].name: batch}) for batch in batches])
+    reference = reference_for(loaded, converted, spec)
+    expected = _joined([reference(batch) for batch in batches])
+    parity = compare(expected, actual, _of_bundle(spec))
+    missed = parity.missed("fp32")
+    if missed:
+        raise GateMissed(
+            f"{loaded.name}: the converted model differs from the original on {parity.n} inputs: {missed}"
+        )
+    return expected, parity
+
+
+def _of_bundle(spec: ModelSpec) -> ModelSpec:
+    """The spec of the converted model: it gives the chosen output first, whatever its name was."""
+    return spec.replace(output=None)
+
+
+def _joined(outputs: list[Outputs]) -> Outputs:
+    return {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
+
+
+def _write(
+    out: Path,
+    loaded: LoadedModel,
+    spec: ModelSpec,
+    converted: Canonical,
+    samples: Samples,
+    reference: Outputs,
+    parity: Parity,
+) -> Bundle:
+    batch = converted.inputs[0].shape[0]
+    kept = batch if isinstance(batch, int) else min(GOLDEN_SAMPLES, len(samples))
+    golden = {GOLDEN_INPUT: samples.images[:kept]}
+    golden |= {GOLDEN_OUTPUT + name: array[:kept] for name, array in reference.items()}
+    with write_bundle(out) as writer:
+        writer.add(ARTIFACT_PATH, converted.model)
+        writer.add(GOLDEN_NAME, encode_npz(golden))
+        writer.finish(
+            Manifest(
+                name=out.stem,
+                created=_now(),
+                spec=_of_bundle(spec),
+                inputs=converted.inputs,
+                outputs=converted.outputs,
+                artifacts=(
+                    ArtifactEntry(
+                        id=ARTIFACT_ID,
+                        format="onnx",
+                        precision="fp32",
+                        path=ARTIFACT_PATH,
+                        build_s=round(sum(step.seconds for step in converted.steps), 3),
+                        requires={"opset": str(converted.opset)},
+                    ),
+                ),
+                files=writer.files,
+                calibration=Calibration(source=samples.source, n=len(samples), generated=samples.generated),
+                fidelity=(
+                    Fidelity(
+                        id=ARTIFACT_ID,
+                        runtime="ort",
+                        n=parity.n,
+                        max_abs=parity.max_abs,
+                        mean_abs=parity.mean_abs,
+                        cosine=parity.cosine,
+                        agreement=parity.agreement,
+                    ),
+                ),
+                network=converted.network,
+                provenance=_provenance(loaded),
+            )
+        )
+    return Bundle(out)
+
+
+def _now() -> str:
+    """The time of day, or SOURCE_DATE_EPOCH for bundles that can be built twice alike."""
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(seconds), timezone.utc) if seconds else datetime.now(timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _provenance(loaded: LoadedModel) -> dict[str, str]:
+    packages = ("edgecnn", "torch", "onnx", "onnxruntime")
+    return {
+        **loaded.provenance,
+        # the folders of a workstation do not belong into what is shipped
+        "model": Path(loaded.provenance["model"]).name,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }

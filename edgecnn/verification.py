@@ -1,0 +1,112 @@
+"""Does a bundle still compute, on this device, what it computed where it was made?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle
+from edgecnn.errors import EdgeCnnError, InputError, MissingDependency
+from edgecnn.loading import open_artifact, open_bundle
+from edgecnn.manifest import ArtifactEntry
+from edgecnn.parity import compare
+from edgecnn.runtimes import Runtime, RuntimeOptions, backend, known
+
+__all__ = ["ArtifactCheck", "Verification", "verify"]
+
+
+@dataclass(frozen=True)
+class ArtifactCheck:
+    """What came of one artifact on one runtime; the figures are None where it did not run.
+
+    Attributes:
+        status: ``ok``, ``failed`` or ``skipped``.
+        reason: Why it failed or was skipped.
+    """
+
+    id: str
+    runtime: str
+    status: str
+    reason: str = ""
+    max_abs: float | None = None
+    cosine: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came of all artifacts; ``ok`` when none failed and at least one ran."""
+
+    artifacts: tuple[ArtifactCheck, ...]
+
+    @property
+    def ok(self) -> bool:
+        """No artifact failed and at least one was run."""
+        statuses = [check.status for check in self.artifacts]
+        return "failed" not in statuses and "ok" in statuses
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"ok", "artifacts": […]}``."""
+        return {"ok": self.ok, "artifacts": [asdict(check) for check in self.artifacts]}
+
+
+def verify(bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "all") -> Verification:
+    """Run every artifact on the golden inputs and compare with the reference's outputs.
+
+    Opening the bundle has compared every file's sha256 before this starts.
+
+    Args:
+        bundle: A path, an open bundle or the name of one that ships.
+        runtime: Name of a runtime, or ``all`` that are installed here.
+
+    Raises:
+        BundleError: The bundle is missing, altered or unsafe, or has no golden tensors.
+        InputError: No such runtime.
+        MissingDependency: The runtime asked for by name is not installed.
+    """
+    opened = open_bundle(bundle)
+    golden = opened.golden()
+    if golden is None or GOLDEN_INPUT not in golden:
+        raise InputError(f"{opened.path}: has no {GOLDEN_NAME} with reference outputs; convert it again")
+    if runtime == "all":
+        runtimes = [backend(name) for name in known() if name != "null"]
+    else:
+        runtimes = [backend(runtime)]
+        runtimes[0].version()
+    checks = [
+        _check(opened, entry, kind, golden)
+        for entry in opened.manifest.artifacts
+        for kind in runtimes
+        if entry.format in kind.formats
+    ]
+    return Verification(tuple(checks))
+
+
+def _check(
+    bundle: Bundle, entry: ArtifactEntry, runtime: type[Runtime], golden: dict[str, Any]
+) -> ArtifactCheck:
+    def outcome(status: str, reason: str) -> ArtifactCheck:
+        return ArtifactCheck(entry.id, runtime.name, status, reason)
+
+    try:
+        runtime.version()
+    except MissingDependency as error:
+        return outcome("skipped", str(error))
+    reference = {k[len(GOLDEN_OUTPUT) :]: v for k, v in golden.items() if k.startswith(GOLDEN_OUTPUT)}
+    try:
+        with open_artifact(bundle, entry, runtime, RuntimeOptions()) as model:
+            outputs = model.run({model.inputs[0].name: golden[GOLDEN_INPUT]})
+        parity = compare(reference, outputs, bundle.manifest.spec)
+    except EdgeCnnError as error:
+        return outcome("failed", str(error))
+    missed = parity.missed(entry.precision)
+    return ArtifactCheck(
+        entry.id,
+        runtime.name,
+        "failed" if missed else "ok",
+        missed or "",
+        parity.max_abs,
+        parity.cosine,
+        parity.agreement,
+    )

@@ -1,0 +1,36 @@
+"""Fixtures that several tests share because they take seconds to make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import edgecnn
+from tests.shapes import SPEC, train_shapes_net
+
+# tiny networks: torch's threads would wait for one another longer than they compute
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shapes_module() -> torch.nn.Module:
+    """The trained network of drawn shapes."""
+    return train_shapes_net()
+
+
+@pytest.fixture(scope="session")
+def shapes_bundle(shapes_module: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle made from it."""
+    path = tmp_path_factory.mktemp("shapes") / "shapes.edge"
+    edgecnn.convert(shapes_module, spec=SPEC, out=path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A torchvision classifier with random weights."""
+    path = tmp_path_factory.mktemp("photo") / "squeeze.edge"
+    edgecnn.convert("torchvision:squeezenet1_1", out=path, samples=4)
+    return path
