@@ -1,0 +1,141 @@
+"""What flows through a stream: frames from a source, and the contract of what takes them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn.results import Result
+
+__all__ = ["EndOfStream", "Frame", "Image", "Sink", "Source", "Summary"]
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        index: 0-based number in the order of the source; skipped pictures are not counted.
+        image: uint8 (H, W, 3) BGR.
+        time_s: For a video the media time, ``index / fps``; for a camera the seconds since it was
+            opened; 0 for pictures that have no clock (images, arrays, iterables).
+        source: Where it came from: a file's path, ``camera:0``, ``frames``.
+    """
+
+    index: int
+    image: Image
+    time_s: float
+    source: str
+
+
+class Source(ABC):
+    """An iterator of frames, and a context manager that releases what it holds.
+
+    Attributes:
+        name: The file, folder or device, for messages.
+        fps: Frames per second of media time; None where pictures have no clock.
+        live: Frames come when they come (a camera) and are lost when nobody takes them.
+        frames_announced: How many frames the source claims to have. Containers lie: for display only.
+        root: The folder that the pictures lie under (a folder source), else None.
+        paths: The files it reads, which no output may overwrite.
+        skipped: Pictures that could not be read so far (a folder source).
+    """
+
+    name: str
+    fps: float | None = None
+    live: bool = False
+    frames_announced: int | None = None
+    root: Path | None = None
+    paths: tuple[Path, ...] = ()
+    skipped: int = 0
+
+    def __init__(self) -> None:
+        self._frames = self._read()
+
+    @abstractmethod
+    def _read(self) -> Iterator[Frame]:
+        """Give the frames, one after the other."""
+
+    def close(self) -> None:  # noqa: B027 (most sources hold nothing)
+        """Release the file or device; no frame comes afterwards."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        """Give the next frame.
+
+        Raises:
+            MediaError: Nothing in the source can be read.
+            DeviceUnavailable: A camera stopped answering.
+        """
+        return next(self._frames)
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a stream.
+
+    Attributes:
+        frames: Frames that were processed.
+        dropped: Frames that were received and given up because processing was too slow. The ordered
+            loop takes a frame only when it is free, so it drops none itself; what a camera's driver
+            discards meanwhile is not counted.
+        fps: Frames per second of wall time, reading and outputs included.
+        p50_ms, p95_ms: Percentiles of a frame's prediction time (not reading, not outputs) over the
+            latest 10,000 frames; None when there was no frame.
+        reconnects: How often a source was opened again.
+        seconds: Wall time.
+        skipped: Pictures of a folder that could not be used.
+    """
+
+    frames: int
+    dropped: int
+    fps: float
+    p50_ms: float | None
+    p95_ms: float | None
+    reconnects: int
+    seconds: float
+    skipped: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers by the names above."""
+        return dict(vars(self))
+
+
+class Sink(Protocol):
+    """Takes frames with their results, in order."""
+
+    def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
+        """Take one frame.
+
+        Args:
+            frame: The frame; its image must not be changed.
+            result: What was predicted on it.
+            annotated: Gives the frame with the result drawn on it; drawn at most once a frame,
+                shared between sinks, not to be changed.
+
+        Raises:
+            EndOfStream: The user asked this sink to stop.
+        """
+
+    def close(self, summary: Summary) -> None:
+        """Finish the output so that it is valid; called once, also after an error or an interrupt."""
+
+
+class EndOfStream(Exception):
+    """A sink wants the stream to end as if the source had ended."""

@@ -1,0 +1,173 @@
+"""The loop that ties a source, a predictor and sinks together."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgecnn.errors import EdgeCnnError, InputError
+from edgecnn.results import Result
+from edgecnn.stream.base import EndOfStream, Frame, Image, Sink, Source, Summary
+from edgecnn.stream.interrupts import Interrupts
+
+__all__ = ["Interrupted", "run_stream"]
+
+log = logging.getLogger(__name__)
+
+LATENCIES_KEPT = 10_000
+
+Predict = Callable[[Image], Result]
+OnFrame = Callable[[Frame, Result], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM came; the outputs are closed and valid.
+
+    Attributes:
+        summary: What had been done until then.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(f"interrupted after {summary.frames} frames")
+        self.summary = summary
+
+
+def run_stream(
+    predictor: Predict,
+    source: Source,
+    sinks: Sequence[Sink] = (),
+    *,
+    max_frames: int | None = None,
+    duration_s: float | None = None,
+    on_frame: OnFrame | None = None,
+) -> Summary:
+    """Read, predict and write out frame after frame, in the source's order.
+
+    Each result's ``timing_ms`` gets ``read`` (waiting for the frame) and ``total`` (reading and
+    predicting). Sinks are closed whatever happens; the source is left to its owner.
+
+    Args:
+        predictor: Gives the result of a frame, uint8 (H, W, 3) BGR.
+        source: Where frames come from.
+        sinks: What takes them.
+        max_frames: Stop after this many frames.
+        duration_s: Stop after this many seconds of wall time.
+        on_frame: Called after the sinks.
+
+    Raises:
+        InputError: A frame does not fit the model, with the frame's source. In a folder such a
+            picture is skipped with a warning, and it is an error only when no other one fits.
+        DeviceUnavailable: A camera stopped answering.
+        Interrupted: SIGINT or SIGTERM (in the main thread).
+    """
+    run = _Run(predictor, source, sinks, on_frame)
+    with Interrupts() as interrupts:
+        try:
+            run.loop(interrupts, max_frames, duration_s)
+        except KeyboardInterrupt as interrupt:
+            summary = run.close(interrupts)
+            raise Interrupted(summary) from interrupt
+        except BaseException:
+            run.close(interrupts, failed=True)
+            raise
+        return run.close(interrupts)
+
+
+class _Run:
+    def __init__(
+        self, predict: Predict, source: Source, sinks: Sequence[Sink], on_frame: OnFrame | None
+    ) -> None:
+        self._predict = predict
+        self._source = source
+        self._sinks = sinks
+        self._on_frame = on_frame
+        self._start = time.monotonic()
+        self._frames = 0
+        self._unfit = 0
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
+
+    def loop(self, interrupts: Interrupts, max_frames: int | None, duration_s: float | None) -> None:
+        last_unfit: InputError | None = None
+        while max_frames is None or self._frames < max_frames:
+            if duration_s is not None and time.monotonic() - self._start >= duration_s:
+                break
+            before = time.perf_counter()
+            frame = next(self._source, None)
+            if frame is None:
+                break
+            try:
+                result = self._result(frame, before)
+            except InputError as error:
+                last_unfit = type(error)(f"{frame.source}: {error}")
+                if self._source.root is None:
+                    raise last_unfit from error
+                self._unfit += 1
+                log.warning("skipped: %s", last_unfit)
+                continue
+            try:
+                with interrupts.held():
+                    self._write(frame, result)
+            except EndOfStream:
+                break
+        if self._frames == 0 and last_unfit is not None:
+            raise last_unfit
+
+    def _result(self, frame: Frame, before: float) -> Result:
+        read = time.perf_counter()
+        result = self._predict(frame.image)
+        done = time.perf_counter()
+        self._latencies_ms.append((done - read) * 1e3)
+        read_ms, total_ms = round((read - before) * 1e3, 3), round((done - before) * 1e3, 3)
+        return replace(result, timing_ms={"read": read_ms, **result.timing_ms, "total": total_ms})
+
+    def _write(self, frame: Frame, result: Result) -> None:
+        self._frames += 1
+        drawn: list[Image] = []
+
+        def annotated() -> Image:
+            if not drawn:
+                from edgecnn.vision.drawing import draw
+
+                drawn.append(draw(frame.image, result))
+            return drawn[0]
+
+        for sink in self._sinks:
+            sink.write(frame, result, annotated)
+        if self._on_frame:
+            self._on_frame(frame, result)
+
+    def _summary(self) -> Summary:
+        seconds = time.monotonic() - self._start
+        latencies = np.array(self._latencies_ms)
+        p50, p95 = np.percentile(latencies, (50, 95)).round(3).tolist() if len(latencies) else (None, None)
+        return Summary(
+            frames=self._frames,
+            dropped=0,
+            fps=round(self._frames / seconds, 3) if seconds > 0 else 0.0,
+            p50_ms=p50,
+            p95_ms=p95,
+            reconnects=0,
+            seconds=round(seconds, 3),
+            skipped=self._source.skipped + self._unfit,
+        )
+
+    def close(self, interrupts: Interrupts, failed: bool = False) -> Summary:
+        """Close every sink, also when one of them fails; the stream's own error goes before theirs."""
+        summary = self._summary()
+        errors: list[Exception] = []
+        with interrupts.held():
+            for sink in self._sinks:
+                try:
+                    sink.close(summary)
+                except (EdgeCnnError, OSError) as error:
+                    errors.append(error)
+        if errors and not failed:
+            raise errors[0]
+        for suppressed in errors:
+            log.warning("%s", suppressed)
+        return summary
