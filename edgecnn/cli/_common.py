@@ -1,0 +1,185 @@
+"""Options and output that commands share."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgecnn.manifest import Fidelity
+
+__all__ = [
+    "fidelity_table",
+    "figure",
+    "human_bytes",
+    "is_quiet",
+    "is_verbose",
+    "json_flag",
+    "once",
+    "print_json",
+    "step_reporter",
+    "table",
+    "verbosity",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment, so that a live display can put lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"edgecnn: {record.levelname.lower()}: {self.format(record)}", file=sys.stderr)  # noqa: T201
+
+
+def verbosity(function: F) -> F:
+    """Add ``-q`` and ``-v``; the command does not see them: they set the level of the log."""
+    quiet = click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_set_quiet,
+        help="Errors only.",
+    )
+    verbose = click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_set_verbose,
+        help="More; -vv: everything.",
+    )
+    return quiet(verbose(function))
+
+
+def is_quiet() -> bool:
+    """``-q`` was given."""
+    return logging.getLogger("edgecnn").level == _LEVELS[-1]
+
+
+def is_verbose() -> bool:
+    """``-v`` or more was given."""
+    return logging.getLogger("edgecnn").isEnabledFor(logging.INFO)
+
+
+def _set_verbose(ctx: click.Context, param: click.Parameter, count: int) -> None:
+    logger = logging.getLogger("edgecnn")
+    for handler in [h for h in logger.handlers if isinstance(h, _Stderr)]:
+        logger.removeHandler(handler)
+    logger.addHandler(_Stderr())
+    logger.propagate = False
+    if not ctx.meta.get("edgecnn.quiet"):
+        logger.setLevel(_LEVELS[min(count, 2)])
+    elif count:
+        raise click.UsageError("-q and -v contradict each other", ctx)
+
+
+def _set_quiet(ctx: click.Context, param: click.Parameter, quiet: bool) -> None:
+    ctx.meta["edgecnn.quiet"] = quiet
+    if quiet:
+        logging.getLogger("edgecnn").setLevel(_LEVELS[-1])
+
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
+    """For an option with ``multiple=True`` that may be given once: click would keep the last silently."""
+    if len(values) > 1:
+        raise click.BadParameter("given more than once", ctx, param)
+    return values[0] if values else None
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object, indented, on standard output."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def human_bytes(count: int) -> str:
+    """Write a size for people: ``512 B``, ``1.4 MB`` (decimal)."""
+    if count < 1000:
+        return f"{count} B"
+    value = count / 1000
+    for unit in ("kB", "MB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
+    """Columns as wide as they need to be, the first row being the header; cells must be one line."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
+    return "\n".join(f"{indent}{line}".rstrip() for line in lines)
+
+
+def figure(value: float | None, form: str) -> str:
+    """Format a number, or give a dash where it was not measured."""
+    return "-" if value is None else format(value, form)
+
+
+def fidelity_table(fidelity: Sequence[Fidelity]) -> str:
+    """How close each artifact is to the model it was made from."""
+    rows = [["artifact", "runtime", "inputs", "max |difference|", "cosine", "agreement"]]
+    rows += [
+        [
+            row.id,
+            row.runtime,
+            str(row.n),
+            figure(row.max_abs, ".3g"),
+            figure(row.cosine, ".6f"),
+            figure(row.agreement, ".1%"),
+        ]
+        for row in fidelity
+    ]
+    return table(rows)
+
+
+@contextmanager
+def step_reporter(doing: str) -> Iterator[Callable[[str, float], None]]:
+    """Show on stderr what takes long: a moving line on a terminal, a plain line a step elsewhere.
+
+    What the steps print to standard output goes to stderr: that is for results alone.
+
+    Args:
+        doing: What is under way, such as ``converting net``.
+
+    Yields:
+        A function for the name and the seconds of each finished step.
+    """
+    from rich.console import Console
+    from rich.status import Status
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    live = console.is_terminal and not is_quiet()
+    start = time.perf_counter()
+    status = Status(Text(f"{doing} …"), console=console)
+
+    def finished(name: str, seconds: float) -> None:
+        if live:
+            so_far = time.perf_counter() - start
+            status.update(Text(f"{doing} … {name} done ({so_far:.0f} s so far)"))
+        elif not is_quiet():
+            click.echo(f"{name}: {seconds:.1f} s", err=True)
+
+    with redirect_stdout(sys.stderr):
+        if live:
+            status.start()
+        try:
+            yield finished
+        finally:
+            if live:
+                status.stop()

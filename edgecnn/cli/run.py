@@ -1,0 +1,239 @@
+"""``edgecnn run``: a bundle on a camera, a video or pictures."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgecnn.cli import _common
+
+if TYPE_CHECKING:
+    from edgecnn.results import Result
+    from edgecnn.stream import Frame, Sink, Source, Summary
+
+__all__ = ["command"]
+
+FOUND_SHOWN = 10
+FPS_FRAMES = 30
+
+
+@click.command("run")
+@click.argument("bundle", default="face")
+@click.option(
+    "--camera", type=click.IntRange(0), multiple=True, callback=_common.once, help="Number of a camera."
+)
+@click.option(
+    "--source",
+    metavar="PATH",
+    multiple=True,
+    callback=_common.once,
+    help="A video, an image or a folder of images.",
+)
+@click.option("--show", is_flag=True, help="Show a window; q ends.")
+@click.option(
+    "--save",
+    metavar="PATH",
+    multiple=True,
+    help="Annotated video (.mp4, .avi), best picture (.png, .jpg), or a folder for a folder; repeatable.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    multiple=True,
+    callback=_common.once,
+    help="JSON lines; - is stdout.",
+)
+@click.option("--runtime", default="auto", show_default=True, metavar="NAME", help="Which engine runs it.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of one inference.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Instead of the bundle's.")
+@click.option(
+    "--min-size", type=click.IntRange(4), metavar="PX", help="Smallest object, instead of the bundle's."
+)
+@click.option(
+    "--smooth", type=click.IntRange(1), default=1, metavar="N", help="Average classes over N frames."
+)
+@click.option("--max-frames", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
+@click.option(
+    "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
+)
+@_common.verbosity
+def command(
+    bundle: str,
+    camera: int | None,
+    source: str | None,
+    show: bool,
+    save: tuple[str, ...],
+    json_path: str | None,
+    runtime: str,
+    threads: int | None,
+    threshold: float | None,
+    min_size: int | None,
+    smooth: int,
+    max_frames: int | None,
+    duration: float | None,
+) -> None:
+    """Run BUNDLE (the face detector that ships, if left out) on a camera, a video or pictures.
+
+    \b
+    edgecnn run --camera 0 --show
+    edgecnn run --source street.mp4 --save found.mp4 --json found.jsonl
+    edgecnn run net.edge --source photos/ --save annotated/
+    """
+    where = _where(bundle, camera, source)
+    outputs = [Path(path) for path in (*save, *([json_path] if json_path not in (None, "-") else []))]
+    if len(set(outputs)) < len(outputs):
+        raise click.UsageError("two outputs name the same file")
+
+    from edgecnn.predictor import load
+    from edgecnn.stream import Interrupted, WindowSink, open_json, open_save, open_source, run_stream
+
+    with (
+        open_source(where) as opened,
+        load(
+            bundle, runtime=runtime, threads=threads, threshold=threshold, min_size=min_size, smooth=smooth
+        ) as predictor,
+    ):
+        sinks: list[Sink] = []
+        if show:
+            sinks.append(WindowSink())
+        sinks[:0] = [open_save(path, opened) for path in save]
+        if json_path is not None:
+            sinks.insert(0, open_json(json_path, opened))
+        tally = _Tally(opened)
+        try:
+            with _live_line(tally, visible=json_path != "-"):
+                summary = run_stream(
+                    predictor, opened, sinks, max_frames=max_frames, duration_s=duration, on_frame=tally.add
+                )
+        except Interrupted as interrupted:
+            _report(interrupted.summary, tally, predictor.runtime.name, json_path, save)
+            raise
+        _report(summary, tally, predictor.runtime.name, json_path, save)
+
+
+def _where(bundle: str, camera: int | None, source: str | None) -> int | str:
+    if camera is not None and source is not None:
+        raise click.UsageError("give either --camera or --source, not both")
+    if camera is not None:
+        return camera
+    if source is not None:
+        return source
+    if Path(bundle).is_file():
+        raise click.UsageError(f"{bundle} is no bundle; did you mean: edgecnn run --source {bundle}")
+    raise click.UsageError("say where frames come from, such as --camera 0 or --source video.mp4")
+
+
+class _Tally:
+    """Counts what was found, for the live line and the summary."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._times: deque[float] = deque(maxlen=FPS_FRAMES)
+        self.frames = 0
+        self.detections: int | None = None
+        self.last: Result | None = None
+
+    def add(self, frame: Frame, result: Result) -> None:
+        """Count one frame."""
+        from edgecnn.results import Detections
+
+        self.frames += 1
+        self.last = result
+        self._times.append(time.monotonic())
+        if isinstance(result, Detections):
+            self.detections = (self.detections or 0) + len(result)
+
+    def __str__(self) -> str:
+        if self.last is None:
+            return f"waiting for {self._source.name}"
+        announced = self._source.frames_announced
+        of = f" of {announced}" if announced and announced >= self.frames else ""
+        elapsed = self._times[-1] - self._times[0]
+        fps = f", {(len(self._times) - 1) / elapsed:.1f} fps" if elapsed > 0 else ""
+        return f"frame {self.frames}{of}{fps}: {_found(self.last)}"
+
+
+def _found(result: Result) -> str:
+    from edgecnn.results import Classification, Detections
+
+    if isinstance(result, Detections):
+        return f"{len(result)} found"
+    if isinstance(result, Classification):
+        return f"{result.labels[0]} {result.scores[0]:.2f}" if len(result) else "no class"
+    return ", ".join(result.arrays)
+
+
+@contextmanager
+def _live_line(tally: _Tally, visible: bool) -> Iterator[None]:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not (visible and console.is_terminal) or _common.is_quiet():
+        yield
+        return
+
+    def line() -> Text:
+        return Text(str(tally), no_wrap=True, overflow="ellipsis")
+
+    with Live(
+        get_renderable=line, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
+    ):
+        yield
+
+
+def _report(
+    summary: Summary, tally: _Tally, runtime: str, json_path: str | None, save: Sequence[str]
+) -> None:
+    if _common.is_quiet():
+        return
+    lines = [_sentence(summary, tally, runtime)]
+    if summary.frames:
+        lines += [f"annotated: {path}" for path in save]
+    if json_path not in (None, "-"):
+        lines.append(f"results: {json_path}")
+    if summary.frames == 1 and tally.last is not None and json_path is None:
+        lines += _listed(tally.last)
+    # results may go to standard output, so this does not
+    click.echo("\n".join(lines), err=True)
+
+
+def _sentence(summary: Summary, tally: _Tally, runtime: str) -> str:
+    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
+    text = f"{frames} in {summary.seconds:.2f} s"
+    if summary.frames > 1:
+        text += (
+            f" ({summary.fps:.1f} fps), prediction p50 {summary.p50_ms:.1f} ms, p95 {summary.p95_ms:.1f} ms"
+        )
+    elif summary.frames == 1:
+        text += f", prediction {summary.p50_ms:.1f} ms"
+    text += f" on {runtime}"
+    if tally.detections is not None:
+        text += f", {tally.detections} found"
+    if summary.skipped:
+        text += f", {summary.skipped} skipped"
+    return text
+
+
+def _listed(result: Result) -> list[str]:
+    from edgecnn.results import Classification, Detections
+
+    if isinstance(result, Detections):
+        lines = [
+            f"  {label} {score:.2f} at {box[0]:.0f},{box[1]:.0f} to {box[2]:.0f},{box[3]:.0f}"
+            for box, score, _, label in result
+        ]
+    elif isinstance(result, Classification):
+        lines = [f"  {label} {score:.2f}" for _, score, label in result]
+    else:
+        lines = [f"  {name}: {a.dtype} {'×'.join(map(str, a.shape))}" for name, a in result.arrays.items()]
+    more = [f"  … {len(lines) - FOUND_SHOWN} more"] if len(lines) > FOUND_SHOWN else []
+    return lines[:FOUND_SHOWN] + more

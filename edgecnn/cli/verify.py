@@ -1,0 +1,48 @@
+"""``edgecnn verify``: does a bundle still compute what it did where it was made?"""
+
+from __future__ import annotations
+
+import click
+
+from edgecnn.cli import _common
+from edgecnn.errors import GateMissed
+
+__all__ = ["command"]
+
+
+@click.command("verify")
+@click.argument("bundle")
+@click.option("--runtime", default="all", show_default=True, metavar="NAME", help="Run on this one only.")
+@_common.json_flag
+@_common.verbosity
+def command(bundle: str, runtime: str, as_json: bool) -> None:
+    """Check the files of BUNDLE and run its golden inputs on this machine.
+
+    Exits with 1 when an artifact gives other results than where it was made.
+    """
+    from edgecnn.verification import verify
+
+    found = verify(bundle, runtime=runtime)
+    if as_json:
+        _common.print_json(found.to_json())
+    elif found.artifacts and not _common.is_quiet():
+        rows = [["artifact", "runtime", "status", "max |difference|", "cosine", "agreement"]]
+        rows += [
+            [
+                row.id,
+                row.runtime,
+                row.status,
+                _common.figure(row.max_abs, ".3g"),
+                _common.figure(row.cosine, ".6f"),
+                _common.figure(row.agreement, ".1%"),
+            ]
+            for row in found.artifacts
+        ]
+        click.echo(_common.table(rows, indent=""))
+        for row in found.artifacts:
+            if row.reason:
+                click.echo(f"{row.id} on {row.runtime}: {row.reason}")
+    if not found.ok:
+        failed = [f"{row.id} on {row.runtime}" for row in found.artifacts if row.status == "failed"]
+        what = f"failed: {', '.join(failed)}" if failed else f"no artifact could be run here ({runtime})"
+        raise GateMissed(f"{bundle}: {what}")

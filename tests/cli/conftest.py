@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgecnn import ModelSpec, WindowGeometry
+from tests.bundles import write_mean_color
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    logger = logging.getLogger("edgecnn")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1], before[2]
+
+
+@pytest.fixture(scope="session")
+def color_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Classifies a frame by its mean colour."""
+    spec = ModelSpec(
+        task="classification", size_hw=(8, 8), activation="none", labels=("red", "green", "blue"), top_k=3
+    )
+    return write_mean_color(tmp_path_factory.mktemp("color") / "color.edge", spec).path
+
+
+@pytest.fixture(scope="session")
+def window_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finds windows of a bright colour."""
+    spec = ModelSpec(
+        task="window_detection",
+        size_hw=(32, 32),
+        activation="none",
+        labels=("red", "green", "blue"),
+        threshold=0.8,
+        window=WindowGeometry(stride=16, scale_step=2.0),
+    )
+    return write_mean_color(tmp_path_factory.mktemp("window") / "window.edge", spec).path

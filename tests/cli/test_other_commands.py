@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecnn import ModelSpec
+from edgecnn.cli import _common, doctor
+from edgecnn.cli.main import main
+from edgecnn.errors import MissingDependency
+from edgecnn.runtimes import known
+from edgecnn.runtimes.ort import Backend
+from tests.bundles import mean_color_model
+
+
+@pytest.fixture(scope="module")
+def color_onnx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The mean-colour network as a plain ONNX file (float, N×C×H×W), and its spec."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder = tmp_path_factory.mktemp("onnx")
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["pixels", "axes"], ["color"], keepdims=0)],
+        "mean",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("color", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(np.array([2, 3]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (folder / "mean.onnx").write_bytes(model.SerializeToString())
+    spec = ModelSpec(
+        task="classification", size_hw=(8, 8), activation="none", labels=("red", "green", "blue")
+    )
+    (folder / "mean.toml").write_text(spec.to_toml())
+    return folder / "mean.onnx", folder / "mean.toml"
+
+
+def test_convert_prints_one_json_object(
+    color_onnx: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, spec = color_onnx
+    out = tmp_path / "mean.edge"
+    code = main(["convert", str(model), "--spec", str(spec), "-o", str(out), "--samples", "4", "--json"])
+    captured = capfd.readouterr()
+    assert code == 0, captured.err
+    facts = json.loads(captured.out)
+    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate"]
+    assert facts["bundle"] == str(out)
+    [artifact] = facts["artifacts"]
+    assert set(artifact) == {"id", "format", "precision", "placement", "path", "bytes", "sha256", "build_s"}
+    assert artifact["bytes"] == (out / artifact["path"]).stat().st_size
+    [fidelity] = facts["fidelity"]
+    assert set(fidelity) == {
+        "id", "runtime", "n", "max_abs", "cosine", "agreement", "metric", "metric_fp32", "drop"
+    }  # fmt: skip
+    assert fidelity["n"] == 4
+    assert fidelity["max_abs"] < 1e-5
+    names = [step["name"] for step in facts["steps"]]
+    assert {"load", "samples", "parity", "bundle"} <= set(names)
+    assert facts["gate"] == {"max_drop": None, "met": True, "kept_float": []}
+    # elsewhere than on a terminal progress is a plain line a step
+    assert [line.split(":")[0] for line in captured.err.splitlines()] == names
+
+
+def test_convert_report_for_people(
+    color_onnx: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, spec = color_onnx
+    out = tmp_path / "mean.edge"
+    assert main(["convert", str(model), "--spec", str(spec), "-o", str(out), "--samples", "4"]) == 0
+    report = capfd.readouterr().out
+    assert report.startswith(f"{out} is written and agrees with the model\n")
+    assert "onnx-fp32  onnx    fp32" in report
+    assert "100.0%" in report
+    assert "made up: give --calib" in report
+    assert main(["convert", str(model), "--spec", str(spec), "-o", str(out), "--samples", "4", "-q"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nope.onnx", "-o", "x.edge"], "nope.onnx: "),
+        (["nope.onnx", "-o", "x"], "a bundle's name ends in .edge"),
+        (["nope.onnx", "-o", "x.edge", "--spec", "nope.toml"], "nope.toml: cannot be read as a spec"),
+    ],
+)
+def test_convert_with_bad_input(
+    args: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", *args]) == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("edgecnn: error: ")
+    assert message in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify(color_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(color_bundle), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["ok"] is True
+    [row] = [r for r in found["artifacts"] if r["runtime"] == "ort"]
+    assert set(row) == {"id", "runtime", "status", "reason", "max_abs", "cosine", "agreement"}
+    assert row["status"] == "ok"
+    assert main(["verify", str(color_bundle)]) == 0
+    assert "onnx-fp32  ort      ok" in capfd.readouterr().out
+
+
+def test_verify_exits_1_where_the_results_differ(
+    color_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Backend._run
+    monkeypatch.setattr(Backend, "_run", lambda self, feeds: [value + 0.5 for value in run(self, feeds)])
+    assert main(["verify", str(color_bundle), "--runtime", "ort", "--json"]) == 1
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["ok"] is False
+    assert "failed: onnx-fp32 on ort" in captured.err
+    assert main(["verify", str(color_bundle)]) == 1
+    assert "max |difference| 0.5" in capfd.readouterr().out
+
+
+def test_verify_without_a_bundle(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path / "nope")]) == 2
+    assert "no such bundle" in capfd.readouterr().err
+
+
+def test_inspect_for_machines(color_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(color_bundle), "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    manifest = json.loads((color_bundle / "manifest.json").read_text())
+    assert {key: facts[key] for key in manifest} == manifest
+    assert facts["input"] == {"name": "image", "dtype": "uint8", "shape": ["batch", 8, 8, 3]}
+    assert {"layers", "params", "macs", "outputs"} <= set(facts)
+
+
+def test_inspect_for_people(window_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(window_bundle)]) == 0
+    card = capfd.readouterr().out
+    size = len(mean_color_model(ModelSpec(task="classification", size_hw=(32, 32))))
+    for text in (
+        "window_detection",
+        "image: uint8 batch×32×32×3",
+        "red, green, blue",
+        "score ≥ 0.8",
+        f"{size} B",
+    ):
+        assert text in card
+
+
+def test_inspect_lists_layers_when_asked(photo_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(photo_bundle)]) == 0
+    card = capfd.readouterr().out
+    assert "1,235,496 parameters" in card
+    assert "… 1000 in all" in card
+    assert main(["inspect", str(photo_bundle), "-v"]) == 0
+    layers = capfd.readouterr().out.removeprefix(card.rstrip())
+    assert "86,528,000" in layers
+    assert main(["inspect", str(photo_bundle), "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["params"] == 1_235_496
+    assert facts["macs"] == sum(layer["macs"] for layer in facts["layers"])
+
+
+def test_doctor(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert {"runtimes", "devices", "cameras", "jetson"} <= set(facts)
+    assert [row["name"] for row in facts["runtimes"]] == known()
+    assert all(set(row) == {"name", "usable", "version", "reason"} for row in facts["runtimes"])
+    assert all(row["usable"] == (row["reason"] is None) for row in facts["runtimes"])
+    cpu = facts["devices"][0]
+    assert cpu["name"] == "cpu"
+    assert 1 <= cpu["usable_cores"] <= cpu["cores"]
+    assert main(["doctor"]) == 0
+    assert "  ok  null  1\n" in capfd.readouterr().out
+
+
+def test_doctor_says_why_not_and_exits_3(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        @staticmethod
+        def version() -> str:
+            raise MissingDependency("x could not be imported; try: pip install x")
+
+    class Fine:
+        @staticmethod
+        def version() -> str:
+            return "1"
+
+    monkeypatch.setattr("edgecnn.runtimes.backend", lambda name: Fine if name == "null" else Broken)
+    assert main(["doctor"]) == 3
+    captured = capfd.readouterr()
+    assert "no  ort  x could not be imported; try: pip install x" in captured.out
+    assert "no runtime can be used here" in captured.err
+
+
+def test_doctor_reads_the_release_of_a_jetson(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "release").write_text("# R36 (release), REVISION: 4.3\n")
+    monkeypatch.setattr(doctor, "JETSON_RELEASE", tmp_path / "release")
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["jetson"] == "# R36 (release), REVISION: 4.3"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_499, "999 kB"), (999_600, "1 MB"), (4_939_255, "4.94 MB"),
+     (2_500_000_000, "2.5 GB")],
+)  # fmt: skip
+def test_human_bytes(count: int, text: str) -> None:
+    assert _common.human_bytes(count) == text
+
+
+def test_table() -> None:
+    assert _common.table([["a", "long"], ["value", "b"]]) == "  a      long\n  value  b"

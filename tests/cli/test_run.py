@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgecnn.cli.main import main
+from edgecnn.vision.images import read_image
+from edgecnn.vision.video import VideoReader
+from tests.paths import data
+from tests.stream.fakes import write_picture, write_video
+
+ENDLESS_CAMERA = """
+import itertools, sys
+import numpy as np
+from edgecnn.cli.main import main
+from edgecnn.stream import sources
+from edgecnn.stream.files import IterableSource
+sources.CameraSource = lambda index: IterableSource(itertools.repeat(np.full((48, 64, 3), 90, np.uint8)))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_video_to_everything(color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = write_video(tmp_path / "v.avi", count=6)
+    out, result = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    code = main(
+        ["run", str(color_bundle), "--source", str(source), "--save", str(out), "--json", str(result)]
+    )
+    captured = capfd.readouterr()
+    assert code == 0
+    assert captured.out == ""
+    first, *rest = captured.err.splitlines()
+    assert first.startswith("6 frames in ")
+    assert first.endswith(" on ort")
+    assert rest == [f"annotated: {out}", f"results: {result}"]
+    *frames, last = lines(result)
+    assert [line["frame"] for line in frames] == [0, 1, 2, 3, 4, 5]
+    assert set(frames[0]) == {"frame", "time", "source", "classes", "timing_ms"}
+    assert set(frames[0]["timing_ms"]) == {"read", "geometry", "infer", "decode", "total"}
+    assert frames[5]["classes"][0]["score"] == pytest.approx(50 / 255, abs=0.02)
+    assert last["summary"]["frames"] == 6
+    with VideoReader(out) as video:
+        assert sum(1 for _ in video) == 6
+
+
+def test_image_lists_what_was_found(
+    window_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_picture(tmp_path / "bright.png", 255, (32, 32))
+    assert main(["run", str(window_bundle), "--source", str(path)]) == 0
+    first, *rest = capfd.readouterr().err.splitlines()
+    assert first.startswith("1 frame in ")
+    assert first.endswith("3 found")
+    assert rest == [f"  {label} 1.00 at 0,0 to 32,32" for label in ("red", "green", "blue")]
+
+
+def test_json_on_standard_output_is_all_there(
+    color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_picture(tmp_path / "a.png", 51)
+    assert main(["run", str(color_bundle), "--source", str(path), "--json", "-"]) == 0
+    frame, summary = map(json.loads, capfd.readouterr().out.splitlines())
+    assert [row["label"] for row in frame["classes"]] == ["red", "green", "blue"]
+    assert summary["summary"]["frames"] == 1
+
+
+def test_quiet_says_nothing(color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_picture(tmp_path / "a.png")
+    assert main(["run", str(color_bundle), "--source", str(path), "-q"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_folder_with_a_broken_picture(
+    color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "b.jpg").write_bytes((tmp_path / "in" / "a.jpg").read_bytes()[:300])
+    write_picture(tmp_path / "in" / "sub" / "c.png")
+    code = main(["run", str(color_bundle), "--source", str(tmp_path / "in"), "--save", f"{tmp_path}/out/"])
+    warning, summary, _ = capfd.readouterr().err.splitlines()
+    assert code == 0
+    assert warning.startswith("edgecnn: warning: skipped: ")
+    assert "b.jpg" in warning
+    assert summary.startswith("2 frames in ")
+    assert summary.endswith(", 1 skipped")
+    assert read_image(tmp_path / "out" / "sub" / "c.png").shape == (48, 64, 3)
+
+
+def test_limits_and_changes(window_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source, result = write_video(tmp_path / "v.avi", count=6), tmp_path / "o.jsonl"
+    args = ["run", str(window_bundle), "--source", str(source), "--json", str(result), "--max-frames", "2"]
+    assert main([*args, "--threshold", "0", "--min-size", "48", "--threads", "1", "--runtime", "ort"]) == 0
+    frames = lines(result)[:-1]
+    assert len(frames) == 2
+    boxes = np.array([d["box"] for d in frames[1]["detections"]])
+    assert len(boxes)
+    assert ((boxes[:, 2:] - boxes[:, :2]) >= 47).all()
+
+
+def test_smooth_averages_over_frames(color_bundle: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "a.png", 0)
+    write_picture(tmp_path / "in" / "b.png", 204)
+    result = tmp_path / "o.jsonl"
+    args = ["run", str(color_bundle), "--source", str(tmp_path / "in"), "--json", str(result), "-q"]
+    assert main([*args, "--smooth", "2"]) == 0
+    assert lines(result)[1]["classes"][0]["score"] == pytest.approx(0.4, abs=0.01)
+
+
+def test_container_that_lies(color_bundle: Path, tmp_path: Path) -> None:
+    result = tmp_path / "o.jsonl"
+    args = ["run", str(color_bundle), "--source", str(data("video/tree.avi")), "--json", str(result)]
+    assert main([*args, "--save", str(tmp_path / "o.mp4")]) == 0
+    assert lines(result)[-1]["summary"]["frames"] == 68
+
+
+def test_absent_camera_is_exit_3_and_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--camera", "63"]) == 3
+    captured = capfd.readouterr()
+    [line] = captured.err.splitlines()
+    assert line.startswith("edgecnn: error: camera: /dev/video63 ")
+    assert "check" in line
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "--camera 0 or --source video.mp4"),
+        (["--camera", "0", "--source", "x"], "either --camera or --source"),
+        (["--camera", "0", "--camera", "1"], "given more than once"),
+        (["--source", "a", "--source", "b"], "given more than once"),
+        (["--source", "a", "--json", "x.png", "--save", "x.png"], "name the same file"),
+        (["--source", "a", "--save", "x.png", "--save", "./x.png"], "name the same file"),
+        (["--source", "a", "--threshold", "7"], "0<=x<=1"),
+        (["--source", "a", "--max-frames", "0"], "x>=1"),
+        (["--camera", "-1"], "x>=0"),
+    ],
+)
+def test_wrong_usage(args: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *args]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_video_in_the_place_of_the_bundle(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_video(tmp_path / "v.avi", count=1)
+    assert main(["run", str(path)]) == 2
+    assert f"did you mean: edgecnn run --source {path}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nope.png", None, "no such file or folder"),
+        ("zero.mp4", b"", "empty"),
+        ("words.jpg", b"just words", "not an image"),
+        ("words.avi", b"just words" * 90, "not a video"),
+    ],
+)
+def test_source_that_is_none(
+    color_bundle: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | None,
+    message: str,
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    out = tmp_path / "o.jsonl"
+    code = main(["run", str(color_bundle), "--source", str(tmp_path / name), "--json", str(out)])
+    [line] = capfd.readouterr().err.splitlines()
+    assert code == 2
+    assert line.startswith(f"edgecnn: error: {tmp_path / name}: ")
+    assert message in line
+    assert not out.exists()
+
+
+def test_missing_bundle(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_picture(tmp_path / "a.png")
+    assert main(["run", str(tmp_path / "nope.edge"), "--source", str(path)]) == 2
+    assert "nope.edge: no such bundle" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_valid_outputs(color_bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out, result = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    command = [sys.executable, "-c", ENDLESS_CAMERA, "run", str(color_bundle), "--camera", "0"]
+    command += ["--save", str(out), "--json", str(result)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not (result.exists() and result.stat().st_size > 2000):
+                time.sleep(0.02)
+            process.send_signal(number)
+            _, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    *frames, last = lines(result)
+    assert last["summary"]["frames"] == len(frames) >= 5
+    with VideoReader(out) as video:
+        assert sum(1 for _ in video) == len(frames)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "out.mp4"]
+    assert error.splitlines()[0].startswith(f"{len(frames)} frames in ")
+    assert error.splitlines()[-1] == "edgecnn: interrupted"
+
+
+def test_reader_that_goes_away(color_bundle: Path, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "v.avi", count=20)
+    program = Path(sys.executable).with_name("edgecnn")
+    saved = tmp_path / "v.mp4"
+    script = f"'{program}' run '{color_bundle}' --source '{source}' --save '{saved}' --json - | head -n 1; "
+    done = subprocess.run(
+        ["bash", "-c", script + "echo ${PIPESTATUS[0]}"], capture_output=True, text=True, check=True
+    )
+    line, code = done.stdout.splitlines()
+    assert json.loads(line)["frame"] == 0
+    assert code == "0"
+    assert "Traceback" not in done.stderr
+    assert "Broken" not in done.stderr
