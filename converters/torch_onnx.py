@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -156,10 +158,29 @@ def _translate(
         raise ModelError("torch.onnx gave no model")
     made: onnx.ModelProto = exported.model_proto
     made.ir_version = min(made.ir_version, IR_VERSION)
+    _name_layers(made)
     del made.metadata_props[:]
     for node in made.graph.node:
         del node.metadata_props[:]
     return made
+
+
+def _name_layers(model: onnx.ModelProto) -> None:
+    """Name each node after the module it came from, so that reports speak of the user's layers.
+
+    A convolution that BatchNorm was merged into bears the trace of the BatchNorm, but its weight kept its
+    name. Several nodes of one module are numbered.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    seen: Counter[str] = Counter()
+    for node in model.graph.node:
+        own = next((name for name in node.input if name in weights and name.endswith(".weight")), None)
+        traces = [p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
+        scopes = ast.literal_eval(traces[0]) if traces else []
+        module = own.removesuffix(".weight") if own else scopes[-2] if len(scopes) > 1 else ""
+        name = module or node.op_type.lower()
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}#{seen[name]}"
 
 
 def _unsupported(program: ExportedProgram, error: BaseException) -> str:

@@ -67,3 +67,25 @@ def test_torchvision_networks(name: str, params: int, giga_macs: float) -> None:
     with torch.inference_mode():
         image = torch.zeros((1, 224, 224, 3), dtype=torch.uint8)
         assert converted.reference(image)[0].shape == (1, 1000)
+
+
+def test_layers_have_the_names_of_their_modules() -> None:
+    """Also where BatchNorm was merged into the convolution, and where a module is called twice."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+            )
+            self.act = torch.nn.LeakyReLU(0.1)
+            self.fc = torch.nn.Linear(8 * 36, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.act(self.act(self.stem(x))).flatten(1))
+
+    spec = ModelSpec(task="classification", size_hw=(8, 8))
+    names = [node.name for node in export(Net(), spec).graph.node if node.op_type != "Constant"]
+    assert names[:4] == ["stem.0", "stem.2", "act", "act#2"]
+    assert names[-1] == "fc"
+    assert len(set(names)) == len(names)
