@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from edgecnn.cli import _common
-from edgecnn.errors import GateMissed
+from edgecnn.errors import GateMissed, Unavailable
 
 __all__ = ["command"]
 
@@ -18,7 +18,7 @@ __all__ = ["command"]
 def command(bundle: str, runtime: str, as_json: bool) -> None:
     """Check the files of BUNDLE and run its golden inputs on this machine.
 
-    Exits with 1 when an artifact gives other results than where it was made.
+    Exits with 1 when an artifact gives other results than where it was made, with 3 when none could run.
     """
     from edgecnn.verification import verify
 
@@ -44,5 +44,6 @@ def command(bundle: str, runtime: str, as_json: bool) -> None:
                 click.echo(f"{row.id} on {row.runtime}: {row.reason}")
     if not found.ok:
         failed = [f"{row.id} on {row.runtime}" for row in found.artifacts if row.status == "failed"]
-        what = f"failed: {', '.join(failed)}" if failed else f"no artifact could be run here ({runtime})"
-        raise GateMissed(f"{bundle}: {what}")
+        if failed:
+            raise GateMissed(f"{bundle}: failed: {', '.join(failed)}")
+        raise Unavailable(f"{bundle}: no artifact could be run here ({runtime}); see edgecnn doctor")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,11 @@ def test_human_bytes(count: int, text: str) -> None:
 
 def test_table() -> None:
     assert _common.table([["a", "long"], ["value", "b"]]) == "  a      long\n  value  b"
+
+
+def test_verify_without_an_engine_is_unavailable(
+    photo_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["verify", str(photo_bundle)]) == 3
+    assert "no artifact could be run here (all); see edgecnn doctor" in capfd.readouterr().err
