@@ -5,21 +5,27 @@ from __future__ import annotations
 import itertools
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError, MediaError
 from edgecnn.spec import ModelSpec
+from edgecnn.vision.color import check_frame
+from edgecnn.vision.geometry import fit, resize
+from edgecnn.vision.images import IMAGE_SUFFIXES, list_images, read_image
+from edgecnn.vision.video import sample_frames
+from edgecnn.vision.windows import pyramid, window_at
 
-__all__ = ["FrameSource", "Samples", "draw_samples"]
+__all__ = ["FrameSource", "Samples", "draw_samples", "generate_frames"]
 
-Frames = Sequence[npt.NDArray[np.uint8]]
 FrameSource = str | os.PathLike[str] | npt.NDArray[Any] | Iterable[npt.NDArray[np.uint8]]
+
+_T = TypeVar("_T")
 
 NPZ_KEY = "frames"
 
@@ -45,9 +51,10 @@ class Samples:
 def draw_samples(source: FrameSource | None, spec: ModelSpec, count: int = 32, seed: int = 0) -> Samples:
     """Draw inputs from a source of frames; the same call draws the same inputs.
 
-    Frames are taken evenly over the whole source. For window detection, windows are drawn at random
-    from the places and scales the runtime looks at; otherwise each frame is fitted to the model's
-    input. Both go through the functions that the predictor uses.
+    Frames are taken evenly over the whole source (of an iterator, the first ones). For window detection,
+    windows are drawn at random from the places and scales the runtime looks at; otherwise each frame is
+    fitted to the model's input. Both go through the functions that the predictor uses. One frame is held
+    at a time.
 
     Args:
         source: A folder of images, a video, an ``.npz`` that holds ``frames`` (n, h, w, 3), such an
@@ -57,28 +64,49 @@ def draw_samples(source: FrameSource | None, spec: ModelSpec, count: int = 32, s
         seed: Of the random windows.
 
     Raises:
-        InputError: The source is of no known kind or its frames are not uint8 BGR.
+        InputError: The source is of no known kind, or a frame of it is not uint8 BGR or does not fit.
         MediaError: The source holds no frame.
     """
     if count < 1:
         raise InputError(f"samples must be at least 1, not {count}")
     if source is None:
-        frames: Frames = generate_frames(count, seed)
-        name = "generated images"
+        frames = _Frames("generated images", count, _numbered(generate_frames(count, seed)))
     else:
-        frames, name = _frames(source, count)
-    if len(frames) == 0:
-        raise MediaError(f"{name}: holds no frame")
-    images = _windows(frames, spec, count, seed) if spec.task == "window_detection" else _fitted(frames, spec)
-    return Samples(images, name, generated=source is None)
-
-
-def generate_frames(count: int, seed: int = 0, size_hw: tuple[int, int] = (360, 480)) -> Frames:
-    """Frames with structure at every scale (noise of several octaves, edges, flat parts), uint8 BGR."""
-    from edgecnn.vision.geometry import resize
-
+        frames = _frames(source, count)
+    if frames.count == 0:
+        raise MediaError(f"{frames.source}: holds no frame")
     rng = np.random.default_rng(seed)
-    frames = []
+    # an iterator does not tell how many frames it holds
+    each = -(-count // frames.count) if spec.task == "window_detection" else 1
+    drawn: list[npt.NDArray[np.uint8]] = []
+    for name, frame in frames.named:
+        try:
+            check_frame(frame)
+            drawn.extend(_windows(frame, spec, each, rng) if spec.window else [fit(frame, spec)[0]])
+        except InputError as error:
+            raise type(error)(f"{name}: {error}") from error
+    return Samples(np.stack(drawn[:count]), frames.source, generated=source is None)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Frames on their way: what they are called, how many come, and each with a name for messages."""
+
+    source: str
+    count: int
+    named: Iterable[tuple[str, npt.NDArray[np.uint8]]]
+
+
+def _numbered(frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Give frames that have no file the name ``frame 0``, ``frame 1``…"""
+    return ((f"frame {index}", frame) for index, frame in enumerate(frames))
+
+
+def generate_frames(
+    count: int, seed: int = 0, size_hw: tuple[int, int] = (360, 480)
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Frames with structure at every scale (noise of several octaves, edges, flat parts), uint8 BGR."""
+    rng = np.random.default_rng(seed)
     for _ in range(count):
         frame = np.full((*size_hw, 3), 0.0, np.float32)
         for octave in range(2, 8):
@@ -89,37 +117,46 @@ def generate_frames(count: int, seed: int = 0, size_hw: tuple[int, int] = (360, 
             y, x = rng.integers(0, size_hw[0]), rng.integers(0, size_hw[1])
             h, w = rng.integers(8, size_hw[0] // 2), rng.integers(8, size_hw[1] // 2)
             frame[y : y + h, x : x + w] = rng.integers(0, 256, 3)
-        frames.append(frame.astype(np.uint8))
-    return frames
+        yield frame.astype(np.uint8)
 
 
-def _frames(source: FrameSource, count: int) -> tuple[Frames, str]:
+def _frames(source: FrameSource, count: int) -> _Frames:
     if isinstance(source, np.ndarray):
-        return _evenly(_checked_array(source, "frames"), count), f"{len(source)} frames"
+        source = list(_checked_array(source, "frames"))
     if isinstance(source, (str, os.PathLike)):
         return _frames_of_path(Path(source), count)
+    if isinstance(source, Sequence):
+        return _of_list(f"{len(source)} frames", source, count)
     if not isinstance(source, Iterable):
         raise InputError(f"calibration: a {type(source).__name__} is no source of frames")
-    frames = list(itertools.islice(source, count))
-    return frames, f"{len(frames)} frames"
+    taken = list(itertools.islice(source, count))
+    return _of_list(f"{len(taken)} frames", taken, count)
 
 
-def _frames_of_path(path: Path, count: int) -> tuple[Frames, str]:
-    from edgecnn.vision.images import IMAGE_SUFFIXES, list_images, read_image
-    from edgecnn.vision.video import sample_frames
+def _of_list(name: str, frames: Sequence[npt.NDArray[np.uint8]], count: int) -> _Frames:
+    chosen = _evenly(frames, count)
+    return _Frames(name, len(chosen), _numbered(chosen))
 
+
+def _frames_of_path(path: Path, count: int) -> _Frames:
     if not path.exists():
         raise MediaError(f"{path}: no such file or folder")
     if path.is_dir():
         files = list_images(path)
-        return [read_image(file) for file in _evenly(files, count)], f"{path.name} ({len(files)} images)"
+        chosen = _evenly(files, count)
+        named = ((str(file), read_image(file)) for file in chosen)
+        return _Frames(f"{path.name} ({len(files)} images)", len(chosen), named)
     if path.suffix.lower() == ".npz":
         array = _checked_array(_load_npz(path), str(path))
-        return _evenly(array, count), f"{path.name} ({len(array)} frames)"
+        return _of_list(f"{path.name} ({len(array)} frames)", list(array), count)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return [read_image(path)], path.name
+        return _Frames(path.name, 1, [(str(path), read_image(path))])
     frames = sample_frames(path, count)
-    return frames, f"{path.name} ({len(frames)} frames spread over it)"
+    return _Frames(
+        f"{path.name} ({len(frames)} frames spread over it)",
+        len(frames),
+        ((str(path), frame) for frame in frames),
+    )
 
 
 def _load_npz(path: Path) -> npt.NDArray[Any]:
@@ -145,30 +182,18 @@ def _checked_array(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]
     return array
 
 
-def _evenly(items: Any, count: int) -> Any:
+def _evenly(items: Sequence[_T], count: int) -> Sequence[_T]:
     if len(items) <= count:
         return items
-    chosen = np.linspace(0, len(items) - 1, count).round().astype(int)
-    return [items[i] for i in chosen]
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
-def _fitted(frames: Frames, spec: ModelSpec) -> npt.NDArray[np.uint8]:
-    from edgecnn.vision.geometry import fit
-
-    return np.stack([fit(frame, spec)[0] for frame in frames])
-
-
-def _windows(frames: Frames, spec: ModelSpec, count: int, seed: int) -> npt.NDArray[np.uint8]:
-    from edgecnn.vision.windows import pyramid, window_batches
-
-    rng = np.random.default_rng(seed)
-    per_frame = -(-count // len(frames))
-    drawn = []
-    for frame in frames:
-        levels = pyramid(frame.shape[:2], spec)
-        # levels first, then places: by place alone nearly all windows would be of the smallest objects
-        for index in rng.integers(0, len(levels), per_frame):
-            batches = window_batches(frame, (levels[index],), spec, batch=levels[index].count)
-            windows, _ = next(iter(batches))
-            drawn.append(windows[rng.integers(0, len(windows))].copy())
-    return np.stack(drawn[:count])
+def _windows(
+    frame: npt.NDArray[np.uint8], spec: ModelSpec, count: int, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.uint8]]:
+    levels = pyramid((frame.shape[0], frame.shape[1]), spec)
+    # levels first, then places: by place alone nearly all windows would be of the smallest objects
+    for index in rng.integers(0, len(levels), count):
+        level = levels[index]
+        row, column = rng.integers(0, len(level.starts_y)), rng.integers(0, len(level.starts_x))
+        yield window_at(frame, level, int(row), int(column), spec)

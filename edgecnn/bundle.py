@@ -64,7 +64,11 @@ class Bundle:
         """
         self.path = Path(path)
         manifest_path = self.path / MANIFEST_NAME
-        if not self.path.is_dir():
+        try:
+            is_folder = self.path.is_dir()
+        except OSError as error:
+            raise BundleError(f"{self.path}: {error.strerror}") from error
+        if not is_folder:
             raise BundleError(
                 f"{self.path}: no such bundle; a bundle is a directory that edgecnn convert writes"
                 if not self.path.exists()
@@ -95,7 +99,8 @@ class Bundle:
         path = self.path / name
         data = _read_regular(path, entry.bytes)
         if len(data) != entry.bytes:
-            raise BundleError(f"{path}: {len(data)} bytes, the manifest says {entry.bytes}; copy it again")
+            size = path.stat().st_size
+            raise BundleError(f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it again")
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError(f"{path}: altered, its sha256 is not the manifest's; copy the bundle again")
         return data
@@ -123,8 +128,6 @@ class Bundle:
         return decode_npz(self.read(GOLDEN_NAME), where=str(self.path / GOLDEN_NAME))
 
     def _check_listing(self) -> None:
-        if len(self._files) != len(self.manifest.files):
-            raise BundleError(f"{self.path}: {MANIFEST_NAME} lists a file twice")
         if len(self._files) > BUNDLE_FILES_MAX:
             raise BundleError(
                 f"{self.path}: {len(self._files)} files, a bundle has at most {BUNDLE_FILES_MAX}"
@@ -155,7 +158,7 @@ class BundleWriter:
         _check_name(name, self.directory)
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        _write_through(path, data)
         entry = FileEntry(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         self._entries.append(entry)
         return entry
@@ -167,7 +170,7 @@ class BundleWriter:
 
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest, the last file."""
-        (self.directory / MANIFEST_NAME).write_bytes(manifest.encode())
+        _write_through(self.directory / MANIFEST_NAME, manifest.encode())
 
 
 @contextmanager
@@ -177,7 +180,7 @@ def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
     Raises:
         InputError: The destination exists and is not a bundle, or its parent cannot be written.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     if path.exists() and not (
         path.is_dir() and ((path / MANIFEST_NAME).is_file() or not any(path.iterdir()))
     ):
@@ -190,6 +193,8 @@ def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     try:
         yield BundleWriter(beside)
+        if not (beside / MANIFEST_NAME).is_file():
+            raise RuntimeError("write_bundle: finish() was not called")
         _swap(beside, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
@@ -198,17 +203,27 @@ def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
 
 
 def _swap(new: Path, path: Path) -> None:
-    if not path.exists():
-        new.rename(path)
-        return
+    """Put a new bundle into the place of an old one, which comes back if anything stops that."""
     old = path.with_name(f"{new.name}.old")
-    path.rename(old)
     try:
+        if path.exists():
+            path.rename(old)
         new.rename(path)
-    except OSError:
-        old.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    """Write a file so that it is whole after a loss of power once its bundle has its name."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def encode_npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
@@ -245,12 +260,16 @@ def _check_name(name: str, bundle: Path) -> None:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=_unreadable):
         for name in [*files, *(f for f in folders if (Path(folder) / f).is_symlink())]:
             path = Path(folder) / name
             if path.is_symlink():
                 raise BundleError(f"{path}: a link; a bundle holds plain files only")
             yield path
+
+
+def _unreadable(error: OSError) -> None:
+    raise BundleError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _read_regular(path: Path, limit: int) -> bytes:

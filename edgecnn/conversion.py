@@ -7,18 +7,19 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecnn import __version__
 from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle, encode_npz, write_bundle
 from edgecnn.calibration import Samples, draw_samples
 from edgecnn.converters.load import LoadedModel, load_model
 from edgecnn.converters.onnx_canonical import Canonical, canonical
-from edgecnn.errors import GateMissed, InputError, SpecError
+from edgecnn.errors import GateMissed, InputError, SpecError, require
 from edgecnn.manifest import ArtifactEntry, Calibration, Fidelity, Manifest
 from edgecnn.parity import Parity, compare
 from edgecnn.reference import reference_for
@@ -137,7 +138,8 @@ def _parity(
     missed = parity.missed("fp32")
     if missed:
         raise GateMissed(
-            f"{loaded.name}: the converted model differs from the original on {parity.n} inputs: {missed}"
+            f"{loaded.name}: the converted model differs from the original on {parity.n} inputs: {missed}",
+            {"id": ARTIFACT_ID, "runtime": "ort", **asdict(parity)},
         )
     return expected, parity
 
@@ -160,10 +162,9 @@ def _write(
     reference: Outputs,
     parity: Parity,
 ) -> Bundle:
-    batch = converted.inputs[0].shape[0]
-    kept = batch if isinstance(batch, int) else min(GOLDEN_SAMPLES, len(samples))
-    golden = {GOLDEN_INPUT: samples.images[:kept]}
-    golden |= {GOLDEN_OUTPUT + name: array[:kept] for name, array in reference.items()}
+    kept = _golden_rows(converted, reference)
+    golden = {GOLDEN_INPUT: samples.images[kept]}
+    golden |= {GOLDEN_OUTPUT + name: array[kept] for name, array in reference.items()}
     with write_bundle(out) as writer:
         writer.add(ARTIFACT_PATH, converted.model)
         writer.add(GOLDEN_NAME, encode_npz(golden))
@@ -204,19 +205,33 @@ def _write(
     return Bundle(out)
 
 
+def _golden_rows(converted: Canonical, reference: Outputs) -> list[int]:
+    """Which samples to keep: spread over the best scores, so that they hold what is found and what is not."""
+    batch = converted.inputs[0].shape[0]
+    first = next(iter(reference.values()))
+    count = batch if isinstance(batch, int) else min(GOLDEN_SAMPLES, len(first))
+    order = np.argsort(first.reshape(len(first), -1).max(axis=1), kind="stable")
+    return [int(row) for row in order[np.linspace(0, len(order) - 1, count).round().astype(int)]]
+
+
 def _now() -> str:
     """The time of day, or SOURCE_DATE_EPOCH for bundles that can be built twice alike."""
-    seconds = os.environ.get("SOURCE_DATE_EPOCH")
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if seconds and not seconds.isdigit():
+        raise InputError(f"SOURCE_DATE_EPOCH is {seconds!r}; it has to be whole seconds since 1970")
     moment = datetime.fromtimestamp(int(seconds), timezone.utc) if seconds else datetime.now(timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _provenance(loaded: LoadedModel) -> dict[str, str]:
-    packages = ("edgecnn", "torch", "onnx", "onnxruntime")
-    return {
+    found = {
         **loaded.provenance,
         # the folders of a workstation do not belong into what is shipped
         "model": Path(loaded.provenance["model"]).name,
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        "edgecnn": __version__,
+        "onnx": require("onnx", "convert").__version__,
+        "onnxruntime": backend("ort").version(),
     }
+    # some packages give their version as a string of a kind of their own
+    return {name: str(value) for name, value in found.items()}

@@ -69,7 +69,15 @@ class ModelError(InputError):
 
 
 class GateMissed(EdgeCnnError):
-    """A result that was measured and is worse than the limit that was set."""
+    """A result that was measured and is worse than the limit that was set.
+
+    Attributes:
+        figures: What was measured, ready for JSON.
+    """
+
+    def __init__(self, message: str, figures: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.figures = figures or {}
 
 
 class Unavailable(EdgeCnnError, RuntimeError):

@@ -13,9 +13,6 @@ from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend, known
 
 __all__ = ["artifact_for", "bundle_path", "open_artifact", "open_bundle", "open_model"]
 
-# the reference needs a module and null has no engine: neither is ever chosen by itself
-NOT_AUTOMATIC = {"null", "torch"}
-
 
 def open_model(
     bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "auto", threads: int | None = None
@@ -32,11 +29,12 @@ def open_model(
         return _open(opened, backend(runtime), options)
     reasons = []
     for name in known():
-        if name in NOT_AUTOMATIC:
+        kind = backend(name)
+        if not kind.is_engine:
             continue
         try:
-            backend(name).version()
-            return _open(opened, backend(name), options)
+            kind.version()
+            return _open(opened, kind, options)
         except (MissingDependency, BundleError) as error:
             reasons.append(f"{name}: {error}")
     raise Unavailable(f"no runtime here can run {opened.path} ({'; '.join(reasons)})")
@@ -53,8 +51,8 @@ def bundle_path(bundle: str | os.PathLike[str]) -> Path:
     A bare name that ships is always the shipped one; a folder of that name is ``./face``.
     """
     name = os.fspath(bundle)
-    shipped = Path(str(files("edgecnn") / "models" / f"{name}.edge"))
-    return shipped if name.isidentifier() and shipped.is_dir() else Path(name)
+    shipped = {path.stem: path for path in Path(str(files("edgecnn") / "models")).glob("*.edge")}
+    return shipped.get(name, Path(name))
 
 
 def artifact_for(bundle: Bundle, runtime: type[Runtime]) -> ArtifactEntry:

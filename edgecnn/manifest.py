@@ -6,7 +6,8 @@ misunderstand raises ``SCHEMA_VERSION``. The encoded bytes are part of the contr
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -25,11 +26,14 @@ __all__ = [
     "Manifest",
     "Network",
     "TensorInfo",
+    "sizes_text",
 ]
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 MANIFEST_BYTES_MAX = 8 * 1024 * 1024
+# protobuf, and so ONNX, ends at 2 GiB
+FILE_BYTES_MAX = 2**31
 FORMAT: Literal["edgecnn-bundle"] = "edgecnn-bundle"
 
 
@@ -51,12 +55,17 @@ class TensorInfo(_Part, frozen=True, kw_only=True):
     shape: tuple[int | str | None, ...]
 
 
+def sizes_text(shape: Sequence[int | str | None]) -> str:
+    """A shape as messages show it: ``batch×3×224×224``, with ``?`` for a size that is not known."""
+    return "×".join("?" if size is None else str(size) for size in shape) or "a scalar"
+
+
 class FileEntry(_Part, frozen=True, kw_only=True):
     """One file of the bundle; ``path`` is relative with forward slashes."""
 
     path: str
-    bytes: int
-    sha256: str
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=FILE_BYTES_MAX)]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ArtifactEntry(_Part, frozen=True, kw_only=True):
@@ -89,7 +98,7 @@ class Fidelity(_Part, frozen=True, kw_only=True):
         runtime: The runtime that ran it.
         n: Number of inputs.
         max_abs, mean_abs: Absolute differences over all values of all outputs.
-        cosine: Smallest cosine similarity over the inputs.
+        cosine: Cosine similarity over all inputs, the smallest of the outputs.
         agreement: Share of inputs with the same decision (argmax, or side of the threshold).
     """
 
@@ -132,7 +141,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """Everything a device needs to know of a bundle before it loads an engine."""
 
     format: Literal["edgecnn-bundle"] = FORMAT
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, msgspec.Meta(ge=1)] = SCHEMA_VERSION
     name: str
     created: str
     spec: ModelSpec
@@ -145,14 +154,33 @@ class Manifest(_Part, frozen=True, kw_only=True):
     network: Network | None = None
     provenance: dict[str, str] = {}
 
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise ValueError("inputs and outputs must not be empty")
+        for what, names in (
+            ("files", [file.path for file in self.files]),
+            ("artifacts", [artifact.id for artifact in self.artifacts]),
+        ):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} names one twice")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, every field, in the declared order."""
         built: dict[str, Any] = msgspec.to_builtins(self)
         return built
 
     def encode(self) -> bytes:
-        """The bytes of ``manifest.json``: UTF-8, two spaces a level, a newline at the end."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        """The bytes of ``manifest.json``: UTF-8, two spaces a level, a newline at the end.
+
+        Raises:
+            BundleError: More than a reader would take.
+        """
+        data = msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        if len(data) > MANIFEST_BYTES_MAX:
+            raise BundleError(
+                f"{self.name}: its manifest would have {len(data)} bytes, the most is {MANIFEST_BYTES_MAX}"
+            )
+        return data
 
 
 class _Header(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor", "load"]
 
+log = logging.getLogger(__name__)
+
 WINDOWS_A_BATCH = 64
+# a frame of 640×480 has this many windows of 16 px every 2 px
+WINDOWS_MANY = 100_000
 
 
 class Predictor:
@@ -52,6 +57,7 @@ class Predictor:
         self.smooth = smooth
         self._smoother = ScoreSmoother(smooth)
         self._smoothing = threading.Lock()
+        self._warned = False
         batch = runtime.inputs[0].shape[0]
         self._fixed_batch = batch if isinstance(batch, int) else None
 
@@ -74,12 +80,21 @@ class Predictor:
         return self._whole(frame)
 
     def stream(self, source: FrameSource | int) -> Iterator[tuple[npt.NDArray[np.uint8], Result]]:
-        """Frames of a camera, video, image, folder or iterable, each with its result."""
+        """Give the frames of a camera, video, image, folder or iterable, each with its result.
+
+        Smoothing starts anew.
+        """
         from edgecnn.stream import open_source  # the one import against the grain: a convenience
 
+        self.forget()
         with open_source(source) as opened:
             for frame in opened:
                 yield frame.image, self(frame.image)
+
+    def forget(self) -> None:
+        """Start smoothing anew: the next frame belongs to another stream."""
+        with self._smoothing:
+            self._smoother.reset()
 
     def close(self) -> None:
         """Release the engine."""
@@ -112,6 +127,7 @@ class Predictor:
         start = time.perf_counter()
         size_hw = (frame.shape[0], frame.shape[1])
         levels = pyramid(size_hw, self.spec)
+        self._warn_of_many(sum(level.count for level in levels))
         scores, boxes, infer_s = [], [], 0.0
         for windows, boxes_xyxy in window_batches(
             frame, levels, self.spec, self._fixed_batch or WINDOWS_A_BATCH
@@ -125,6 +141,11 @@ class Predictor:
         result = decode_windows(np.concatenate(scores), np.concatenate(boxes), self.spec, size_hw)
         timing = _timing(start, inferred - infer_s, inferred)
         return replace(result, timing_ms=timing)
+
+    def _warn_of_many(self, windows: int) -> None:
+        if windows > WINDOWS_MANY and not self._warned:
+            self._warned = True
+            log.warning("%d windows a frame: this is slow; a larger min_size or stride has fewer", windows)
 
     def _infer(self, images: npt.NDArray[np.uint8]) -> Outputs:
         name = self.runtime.inputs[0].name

@@ -17,7 +17,7 @@ else:
 
 from edgecnn.errors import SpecError
 
-__all__ = ["ModelSpec", "Task", "WindowGeometry"]
+__all__ = ["Interpolation", "ModelSpec", "Task", "WindowGeometry"]
 
 Task = Literal["classification", "window_detection", "tensors"]
 Color = Literal["rgb", "bgr", "gray"]
@@ -109,6 +109,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         scale, mean, std: Normalisation, see above.
         activation: Applied in the graph to the scores, over the last axis for softmax; None becomes
             ``none`` for tensors and ``softmax`` otherwise.
+        multi_label: Several classes may hold of one window at once; else only the best counts. None is
+            true for sigmoid.
         decoder: How the outputs are read. ``scores``: one output (N,), (N, 1) or (N, K).
         output: Name of the model's output that holds the scores; None is its first.
         labels: Class names by index; empty when there are none.
@@ -137,6 +139,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     activation: Activation | None = None
+    multi_label: bool | None = None
     decoder: Literal["scores"] = "scores"
     output: str | None = None
     labels: tuple[str, ...] = ()
@@ -157,6 +160,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if self.activation is None:
             default = "none" if self.task == "tensors" else "softmax"
             msgspec.structs.force_setattr(self, "activation", default)
+        if self.multi_label is None:
+            msgspec.structs.force_setattr(self, "multi_label", self.activation == "sigmoid")
         if windows and self.window is None:
             msgspec.structs.force_setattr(self, "window", WindowGeometry())
         _require(windows or self.window is None, f"window: not used by task {self.task!r}, remove it")
@@ -239,10 +244,12 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         unknown = set(changes) - set(self.__struct_fields__)
         _require(not unknown, f"unknown field: {', '.join(sorted(unknown))}")
         if "color" in changes:
-            # one value stood for all channels: it stands for those of the other colour too
+            # one value stood for all channels: it stands for those of another colour too
             for name in ("mean", "std"):
                 if len(set(getattr(self, name))) == 1:
                     changes.setdefault(name, getattr(self, name)[:1])
+        if "activation" in changes:
+            changes.setdefault("multi_label", None)
         return msgspec.structs.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle
-from edgecnn.errors import EdgeCnnError, InputError, MissingDependency
-from edgecnn.loading import open_artifact, open_bundle
+from edgecnn.errors import BundleError, EdgeCnnError, MissingDependency
+from edgecnn.loading import artifact_for, open_artifact, open_bundle
 from edgecnn.manifest import ArtifactEntry
-from edgecnn.parity import compare
+from edgecnn.parity import LIMITS, compare
 from edgecnn.runtimes import Runtime, RuntimeOptions, backend, known
 
 __all__ = ["ArtifactCheck", "Verification", "verify"]
@@ -62,17 +62,16 @@ def verify(bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "all") -> 
 
     Raises:
         BundleError: The bundle is missing, altered or unsafe, or has no golden tensors.
-        InputError: No such runtime.
+        InputError: No such runtime, or none that can load what the bundle holds.
         MissingDependency: The runtime asked for by name is not installed.
     """
     opened = open_bundle(bundle)
-    golden = opened.golden()
-    if golden is None or GOLDEN_INPUT not in golden:
-        raise InputError(f"{opened.path}: has no {GOLDEN_NAME} with reference outputs; convert it again")
+    golden = _golden(opened)
     if runtime == "all":
-        runtimes = [backend(name) for name in known() if name != "null"]
+        runtimes = [backend(name) for name in known() if backend(name).is_engine]
     else:
         runtimes = [backend(runtime)]
+        artifact_for(opened, runtimes[0])
         runtimes[0].version()
     checks = [
         _check(opened, entry, kind, golden)
@@ -81,6 +80,18 @@ def verify(bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "all") -> 
         if entry.format in kind.formats
     ]
     return Verification(tuple(checks))
+
+
+def _golden(bundle: Bundle) -> dict[str, Any]:
+    """The golden tensors, which have to cover every output."""
+    golden = bundle.golden()
+    if golden is None:
+        raise BundleError(f"{bundle.path}: has no {GOLDEN_NAME}; convert it again")
+    wanted = [GOLDEN_INPUT, *(GOLDEN_OUTPUT + info.name for info in bundle.manifest.outputs)]
+    missing = [name for name in wanted if name not in golden or len(golden[name]) == 0]
+    if missing:
+        raise BundleError(f"{bundle.path / GOLDEN_NAME}: lacks {', '.join(missing)}; convert it again")
+    return golden
 
 
 def _check(
@@ -93,6 +104,8 @@ def _check(
         runtime.version()
     except MissingDependency as error:
         return outcome("skipped", str(error))
+    if entry.precision not in LIMITS:
+        return outcome("skipped", f"this edgecnn has no limits for {entry.precision}; upgrade it")
     reference = {k[len(GOLDEN_OUTPUT) :]: v for k, v in golden.items() if k.startswith(GOLDEN_OUTPUT)}
     try:
         with open_artifact(bundle, entry, runtime, RuntimeOptions()) as model:

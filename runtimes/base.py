@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import EngineError, InputError
-from edgecnn.manifest import TensorInfo
+from edgecnn.manifest import TensorInfo, sizes_text
 
 __all__ = ["Artifact", "Feeds", "Outputs", "Runtime", "RuntimeOptions", "check_feeds"]
 
@@ -73,6 +73,8 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     formats: ClassVar[tuple[str, ...]]
+    # False for what is never chosen by itself: it has no engine, or needs more than a bundle
+    is_engine: ClassVar[bool] = True
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -81,7 +83,7 @@ class Runtime(ABC):
         """Load an artifact.
 
         Raises:
-            InputError: The engine does not accept the artifact.
+            InputError: The engine does not accept the artifact, or it is not what the manifest describes.
             MissingDependency: The engine is not installed.
         """
         if artifact.format not in self.formats:
@@ -91,7 +93,10 @@ class Runtime(ABC):
             )
         self.artifact = artifact
         self.options = options or RuntimeOptions()
+        self._closed = False
         self._load()
+        _check_described("input", artifact.inputs, self.inputs, artifact.name)
+        _check_described("output", artifact.outputs, self.outputs, artifact.name)
 
     @classmethod
     @abstractmethod
@@ -120,9 +125,11 @@ class Runtime(ABC):
             Outputs by name, in the model's order: fresh arrays, yours to keep.
 
         Raises:
-            InputError: A feed is missing, unknown, or of another dtype or shape.
+            InputError: A feed is missing, unknown, or of another dtype or shape; or `close` was called.
             EngineError: The engine failed.
         """
+        if self._closed:
+            raise InputError(f"{self.artifact.name}: was closed; open it again")
         check_feeds(feeds, self.inputs)
         values = self._run(feeds)
         if len(values) != len(self.outputs):
@@ -131,8 +138,14 @@ class Runtime(ABC):
             )
         return {info.name: value for info, value in zip(self.outputs, values)}
 
-    def close(self) -> None:  # noqa: B027 (most engines have nothing to release)
+    def close(self) -> None:
         """Release what the engine holds; the runtime cannot be used afterwards."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def _release(self) -> None:  # noqa: B027 (most engines have nothing to release)
+        """Let go of the engine; called once."""
 
     def __enter__(self) -> Runtime:
         return self
@@ -161,7 +174,17 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorInfo]) -> None:
             for size, wanted in zip(value.shape, info.shape)
         )
         if not fits:
-            wanted = "×".join("?" if size is None else str(size) for size in info.shape)
             raise InputError(
-                f"input {info.name}: shape {'×'.join(map(str, value.shape))}, the model takes {wanted}"
+                f"input {info.name}: shape {sizes_text(value.shape)}, "
+                f"the model takes {sizes_text(info.shape)}"
             )
+
+
+def _check_described(
+    kind: str, described: Sequence[TensorInfo], actual: Sequence[TensorInfo], name: str
+) -> None:
+    """A manifest that describes another model than the one it came with is not to be trusted."""
+    if described and [(i.name, i.dtype) for i in described] != [(i.name, i.dtype) for i in actual]:
+        listed = ", ".join(f"{i.name} {i.dtype}" for i in described)
+        found = ", ".join(f"{i.name} {i.dtype}" for i in actual)
+        raise InputError(f"{name}: has the {kind}s {found}; the manifest says {listed}")

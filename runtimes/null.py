@@ -19,6 +19,7 @@ class Backend(Runtime):
     """Gives zeros of the listed shapes, or what ``answer`` makes of the feeds."""
 
     name = "null"
+    is_engine = False
     formats = ("onnx", "torch", "null")
 
     def __init__(

@@ -42,7 +42,7 @@ class Backend(Runtime):
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.options.thread_count
         settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3
+        settings.log_severity_level = 4  # its errors come as exceptions, once
         spin = "1" if self.options.spin else "0"
         settings.add_session_config_entry("session.intra_op.allow_spinning", spin)
         settings.add_session_config_entry("session.inter_op.allow_spinning", spin)
@@ -55,6 +55,9 @@ class Backend(Runtime):
         self.inputs = tuple(_info(value, self.artifact.name) for value in self._session.get_inputs())
         self.outputs = tuple(_info(value, self.artifact.name) for value in self._session.get_outputs())
         self._names = [info.name for info in self.outputs]
+
+    def _release(self) -> None:
+        del self._session
 
     def _run(self, feeds: Feeds) -> Sequence[npt.NDArray[Any]]:
         try:

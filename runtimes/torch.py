@@ -22,6 +22,7 @@ class Backend(Runtime):
     """
 
     name = "torch"
+    is_engine = False
     formats = ("torch",)
 
     @classmethod

@@ -177,7 +177,7 @@ def test_fifo_does_not_hang(bundle: Path) -> None:
     "name", ["/etc/passwd", "../x", "a/../../x", "a\\b", "", "a//b", "./a", "manifest.json"]
 )
 def test_unsafe_names_are_refused_before_they_are_opened(bundle: Path, name: str) -> None:
-    edit(bundle, files=[{"path": name, "bytes": 1, "sha256": "0"}], artifacts=[])
+    edit(bundle, files=[{"path": name, "bytes": 1, "sha256": "0" * 64}], artifacts=[])
     with pytest.raises(BundleError, match="unsafe file name"):
         Bundle(bundle)
 
@@ -213,6 +213,41 @@ def test_any_bytes_are_refused_as_a_manifest(data: bytes) -> None:
         decode_manifest(data, "x")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": []}, "inputs and outputs must not be empty"),
+        ({"schema_version": -5}, "schema_version"),
+        ({"files": [{"path": "a", "bytes": 10**14, "sha256": "0" * 64}], "artifacts": []}, "bytes"),
+        (
+            {"files": [{"path": "a", "bytes": 2**63, "sha256": "0" * 64}], "artifacts": []},
+            "bytes|not a valid",
+        ),
+        ({"files": [{"path": "a", "bytes": -1, "sha256": "0" * 64}], "artifacts": []}, "bytes"),
+        (
+            {"files": [{"path": "a", "bytes": 1, "sha256": "0" * 64}] * 2, "artifacts": []},
+            "files names one twice",
+        ),
+    ],
+)
+def test_manifest_that_cannot_be_meant(bundle: Path, change: dict[str, object], message: str) -> None:
+    edit(bundle, **change)
+    with pytest.raises(BundleError, match=message):
+        Bundle(bundle)
+
+
+def test_artifact_ids_are_unique(bundle: Path) -> None:
+    raw = json.loads((bundle / "manifest.json").read_text())
+    edit(bundle, artifacts=raw["artifacts"] * 2)
+    with pytest.raises(BundleError, match="artifacts names one twice"):
+        Bundle(bundle)
+
+
+def test_name_that_is_too_long() -> None:
+    with pytest.raises(BundleError, match="File name too long"):
+        Bundle("x" * 300)
+
+
 def test_spec_in_a_manifest_is_checked(bundle: Path) -> None:
     raw = json.loads((bundle / "manifest.json").read_text())
     edit(bundle, spec=raw["spec"] | {"mean": [0.1, 0.2]})
@@ -242,6 +277,45 @@ def test_failed_write_leaves_the_old_bundle_and_nothing_beside(bundle: Path) -> 
         broken()
     assert Bundle(bundle).read("model.onnx") == b"weights"
     assert [p.name for p in bundle.parent.iterdir()] == ["tiny.edge"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_interrupt_while_the_bundle_is_put_into_place(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Between the two renames and before them: the old bundle is there again, nothing lies beside it."""
+    calls = 0
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), write_bundle(bundle) as writer:
+        writer.add("model.onnx", b"new")
+        writer.finish(manifest(writer.files))
+    monkeypatch.undo()
+    assert Bundle(bundle).read("model.onnx") == b"weights"
+    assert [p.name for p in bundle.parent.iterdir()] == ["tiny.edge"]
+
+
+def test_bundle_without_a_manifest_replaces_nothing(bundle: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"finish\(\) was not called"), write_bundle(bundle) as writer:
+        writer.add("model.onnx", b"new")
+    assert Bundle(bundle).read("model.onnx") == b"weights"
+
+
+def test_link_to_a_bundle_is_followed(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "current.edge").symlink_to(bundle)
+    with write_bundle(tmp_path / "current.edge") as writer:
+        writer.add("model.onnx", b"new")
+        writer.finish(manifest(writer.files))
+    assert (tmp_path / "current.edge").is_symlink()
+    assert Bundle(bundle).read("model.onnx") == b"new"
 
 
 def test_rewrite_replaces_the_whole(bundle: Path) -> None:

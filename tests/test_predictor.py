@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from pathlib import Path
@@ -149,6 +150,37 @@ def test_smoothing_averages_the_scores_over_frames(tmp_path: Path) -> None:
     np.testing.assert_allclose(later.scores, [1, 0])
 
 
+def test_smoothing_starts_anew_with_each_stream(tmp_path: Path) -> None:
+    write_mean_color(tmp_path / "a.edge", PHOTO)
+    red, green = (np.full((8, 8, 3), color, np.uint8) for color in (RED, GREEN))
+    with edgecnn.load(tmp_path / "a.edge", smooth=4) as classifier:
+        list(classifier.stream([red, red]))
+        ((_, first),) = classifier.stream([green])
+    assert isinstance(first, Classification)
+    np.testing.assert_allclose(first.scores, [1, 0])
+
+
+def test_closed_predictor_says_so(tmp_path: Path) -> None:
+    write_mean_color(tmp_path / "a.edge", PHOTO)
+    classifier = edgecnn.load(tmp_path / "a.edge")
+    classifier.close()
+    with pytest.raises(InputError, match="was closed; open it again"):
+        classifier(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("multi_label", "labels"), [(False, ("red",)), (True, ("red", "green"))])
+def test_classes_exclude_one_another_unless_told(
+    tmp_path: Path, multi_label: bool, labels: tuple[str, ...]
+) -> None:
+    """A window that is red and a little green, from a model that brings its own activation."""
+    spec = WINDOWS.replace(threshold=0.3, multi_label=multi_label)
+    write_mean_color(tmp_path / "a.edge", spec)
+    with edgecnn.load(tmp_path / "a.edge") as detector:
+        found = detector(np.full((16, 16, 3), (0, 100, 200), np.uint8))
+    assert isinstance(found, Detections)
+    assert found.labels == labels
+
+
 def test_two_threads_share_a_predictor(tmp_path: Path) -> None:
     write_mean_color(tmp_path / "a.edge", WINDOWS)
     frames = [painted((64, 96), (8 * i, 16, 16, RED)) for i in range(4)]
@@ -179,7 +211,7 @@ def test_two_threads_share_a_predictor(tmp_path: Path) -> None:
         (np.zeros((8, 8, 3), np.uint16), "uint16"),
         (np.zeros((0, 8, 3), np.uint8), "0"),
         (np.zeros((1, 1, 3), np.uint8), "a frame of 1×1 px .*smaller than the smallest window, 16×16"),
-        (np.zeros((15, 40, 3), np.uint8), "15×40 px .*lower window.min_size or use larger frames"),
+        (np.zeros((15, 40, 3), np.uint8), "15×40 px .*lower min_size"),
     ],
 )
 def test_frames_that_cannot_be_used(
@@ -197,6 +229,18 @@ def test_one_pixel_is_enough_for_a_classifier(tmp_path: Path) -> None:
         result = classifier(np.array([[[255, 0, 0]]], np.uint8))
     assert isinstance(result, Classification)
     assert result.labels[0] == "blue"
+
+
+def test_many_windows_are_warned_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_mean_color(tmp_path / "a.edge", WINDOWS)
+    monkeypatch.setattr("edgecnn.predictor.WINDOWS_MANY", 10)
+    monkeypatch.setattr(logging.getLogger("edgecnn"), "propagate", True)
+    with edgecnn.load(tmp_path / "a.edge") as detector:
+        for _ in range(2):
+            detector(np.zeros((64, 64, 3), np.uint8))
+    assert [record.message.split(":")[0] for record in caplog.records] == ["59 windows a frame"]
 
 
 def test_arguments_that_do_not_fit(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 import edgecnn
 from edgecnn import ModelSpec
 from edgecnn.bundle import encode_npz, write_bundle
-from edgecnn.errors import InputError, MissingDependency
+from edgecnn.errors import BundleError, InputError, MissingDependency
 from edgecnn.parity import compare
 from tests.bundles import mean_color_model, write_mean_color
 
@@ -38,12 +40,10 @@ def rewrite_golden(path: Path, change: float) -> None:
     with write_bundle(path) as writer:
         writer.add("model.onnx", mean_color_model(SPEC))
         writer.add("golden.npz", encode_npz(golden))
-        import msgspec
-
         writer.finish(msgspec.structs.replace(manifest, files=writer.files))
 
 
-@pytest.mark.parametrize(("change", "ok"), [(5e-4, True), (2e-3, False), (float("nan"), False)])
+@pytest.mark.parametrize(("change", "ok"), [(1e-6, True), (2e-2, False), (float("nan"), False)])
 def test_device_that_computes_something_else_fails(tmp_path: Path, change: float, ok: bool) -> None:
     write_mean_color(tmp_path / "a.edge", SPEC)
     rewrite_golden(tmp_path / "a.edge", change)
@@ -64,14 +64,35 @@ def test_runtime_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_bundle_without_golden_tensors(tmp_path: Path) -> None:
-    import msgspec
-
     manifest = write_mean_color(tmp_path / "a.edge", SPEC).manifest
     with write_bundle(tmp_path / "a.edge") as writer:
         writer.add("model.onnx", mean_color_model(SPEC))
         writer.finish(msgspec.structs.replace(manifest, files=writer.files))
-    with pytest.raises(InputError, match=r"has no golden\.npz"):
+    with pytest.raises(BundleError, match=r"has no golden\.npz"):
         edgecnn.verify(tmp_path / "a.edge")
+
+
+def test_golden_tensors_must_cover_every_output(tmp_path: Path) -> None:
+    manifest = write_mean_color(tmp_path / "a.edge", SPEC).manifest
+    with write_bundle(tmp_path / "a.edge") as writer:
+        writer.add("model.onnx", mean_color_model(SPEC))
+        writer.add("golden.npz", encode_npz({"input": np.zeros((1, 4, 4, 3), np.uint8)}))
+        writer.finish(msgspec.structs.replace(manifest, files=writer.files))
+    with pytest.raises(BundleError, match=r"golden\.npz: lacks output\.scores; convert it again"):
+        edgecnn.verify(tmp_path / "a.edge")
+
+
+def test_precision_without_limits_is_skipped(tmp_path: Path) -> None:
+    bundle = write_mean_color(tmp_path / "a.edge", SPEC)
+    golden, manifest = bundle.golden(), bundle.manifest
+    assert golden is not None
+    with write_bundle(tmp_path / "a.edge") as writer:
+        writer.add("model.onnx", mean_color_model(SPEC))
+        writer.add("golden.npz", encode_npz(golden))
+        artifacts = (msgspec.structs.replace(manifest.artifacts[0], precision="int8"),)
+        writer.finish(msgspec.structs.replace(manifest, files=writer.files, artifacts=artifacts))
+    (check,) = edgecnn.verify(tmp_path / "a.edge").artifacts
+    assert (check.status, check.reason) == ("skipped", "this edgecnn has no limits for int8; upgrade it")
 
 
 def test_figures_by_hand() -> None:
@@ -79,8 +100,9 @@ def test_figures_by_hand() -> None:
     outputs = {"scores": np.float32([[4, 3], [1, 0]])}
     figures = compare(reference, outputs, SPEC)
     assert (figures.n, figures.max_abs, figures.mean_abs, figures.agreement) == (2, 1.0, 0.5, 0.5)
-    assert figures.cosine == pytest.approx(24 / 25)
-    assert figures.relative == 0.25
+    assert figures.cosine == pytest.approx(25 / 26)
+    assert figures.error == pytest.approx(1 / np.std([3, 4, 1, 0]))
+    assert figures.worst == "scores"
 
 
 def test_one_score_is_decided_by_the_threshold() -> None:
@@ -89,15 +111,66 @@ def test_one_score_is_decided_by_the_threshold() -> None:
     assert compare(reference, outputs, ONE).agreement == pytest.approx(2 / 3)
 
 
+def test_large_output_does_not_hide_a_wrong_one() -> None:
+    rng = np.random.default_rng(0)
+    reference = {"scores": rng.random((8, 2)), "features": rng.random((8, 50)) * 3000}
+    outputs = {"scores": reference["scores"][:, ::-1], "features": reference["features"]}
+    figures = compare(reference, outputs, SPEC)
+    assert figures.worst == "scores"
+    assert "scores differs by" in (figures.missed("fp32") or "")
+
+
+def flat() -> np.ndarray:
+    """Probabilities of 1000 classes that are all near 0.001, as an untrained network gives them."""
+    logits = np.random.default_rng(0).normal(0, 0.05, (16, 1000))
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda a: a[:, ::-1],
+        lambda a: np.roll(a, 1, axis=1),
+        lambda a: np.roll(a, 1, axis=0),
+        lambda a: a * 1.001,
+        lambda a: np.full_like(a, 0.001),
+        lambda a: a**1.1 / (a**1.1).sum(axis=1, keepdims=True),
+    ],
+    ids=["reversed", "classes shifted", "inputs shifted", "scaled", "constant", "sharpened"],
+)
+def test_nearly_flat_probabilities_do_not_hide_a_wrong_model(
+    wrong: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    reference = flat()
+    assert compare({"scores": reference}, {"scores": wrong(reference)}, SPEC).missed("fp32")
+
+
+def test_rounding_passes() -> None:
+    reference = flat()
+    noise = reference * (1 + np.random.default_rng(1).normal(0, 1e-6, reference.shape))
+    assert compare({"scores": reference}, {"scores": noise}, SPEC).missed("fp32") is None
+    same = np.full((4, 3), 0.25)
+    assert compare({"scores": same}, {"scores": same * (1 + 1e-7)}, SPEC).missed("fp32") is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_fail(value: float) -> None:
+    reference = {"scores": np.float32([[1, 2], [3, 4]])}
+    figures = compare(reference, {"scores": np.float32([[1, value], [3, 4]])}, SPEC)
+    assert figures.missed("fp32") == "scores is not finite"
+
+
 def test_zeros_are_equal_to_zeros_and_to_nothing_else() -> None:
     zeros = {"scores": np.zeros((1, 3), np.float32)}
-    assert compare(zeros, zeros, SPEC).cosine == 1.0
-    assert compare(zeros, {"scores": np.float32([[0, 0, 1e-9]])}, SPEC).cosine == 0.0
+    assert compare(zeros, zeros, SPEC).missed("fp32") is None
+    assert compare(zeros, {"scores": np.float32([[0, 0, 1e-9]])}, SPEC).missed("fp32") is not None
 
 
 def test_names_and_shapes_must_agree() -> None:
     zeros = {"scores": np.zeros((1, 3), np.float32)}
-    with pytest.raises(InputError, match="output scores is missing; there are other"):
+    with pytest.raises(InputError, match="the outputs are other; the reference has scores"):
         compare(zeros, {"other": zeros["scores"]}, SPEC)
     with pytest.raises(InputError, match=r"output scores: shape \(1, 2\), the reference has \(1, 3\)"):
         compare(zeros, {"scores": np.zeros((1, 2))}, SPEC)
+    with pytest.raises(InputError, match="no reference output"):
+        compare({}, zeros, SPEC)

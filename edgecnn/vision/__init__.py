@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgecnn.vision.smoothing import ScoreSmoother
     from edgecnn.vision.suppression import nms
     from edgecnn.vision.video import VideoReader, sample_frames
-    from edgecnn.vision.windows import Level, pyramid, window_batches, window_starts
+    from edgecnn.vision.windows import Level, pyramid, window_at, window_batches, window_starts
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -50,6 +50,7 @@ __all__ = [
     "size_mask",
     "to_bgr",
     "top_k",
+    "window_at",
     "window_batches",
     "window_starts",
 ]
@@ -65,7 +66,7 @@ _MODULES = {
     "smoothing": ("ScoreSmoother",),
     "suppression": ("nms",),
     "video": ("VideoReader", "sample_frames"),
-    "windows": ("Level", "pyramid", "window_batches", "window_starts"),
+    "windows": ("Level", "pyramid", "window_at", "window_batches", "window_starts"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -29,7 +29,7 @@ def class_scores(outputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec) -> np
 
     Raises:
         InputError: No such output, not one score per class, or not as many as there are labels.
-        EngineError: A score is not a number.
+        EngineError: A score is not a finite number.
     """
     name = spec.output if spec.output is not None else next(iter(outputs), "")
     if name not in outputs:
@@ -47,8 +47,8 @@ def class_scores(outputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec) -> np
     if spec.background is not None and spec.background >= count:
         raise InputError(f"background is class {spec.background} but output {name!r} has {count} classes")
     scores = array.reshape(len(array), count).astype(np.float32, copy=False)
-    if np.isnan(scores).any():
-        raise EngineError(f"output {name!r} holds NaN: run `edgecnn verify`, or use a higher precision")
+    if not np.isfinite(scores).all():
+        raise EngineError(f"output {name!r} is not finite; see edgecnn verify, or use a higher precision")
     return scores
 
 
@@ -71,13 +71,13 @@ def decode_windows(
 ) -> Detections:
     """Scored windows to detections: thresholds, box size, frame border, suppression.
 
-    With softmax a window shows its best class only (nothing where that is the background); else each
-    of its classes that reaches its threshold.
+    A window shows its best class only (nothing where that is the background), or with
+    ``spec.multi_label`` each of its classes that reaches its threshold.
 
     Args:
         scores: (N, K) probabilities.
         boxes_xyxy: (N, 4), the windows in source pixels.
-        spec: activation, background, thresholds, window.box_scale, nms and limits count.
+        spec: multi_label, background, thresholds, window.box_scale, nms and limits count.
         frame_hw: Height and width of the frame.
 
     Returns:
@@ -114,7 +114,7 @@ def _candidates(
     passed = scores >= thresholds
     if spec.background is not None and spec.background < count:
         passed[:, spec.background] = False
-    if spec.activation == "softmax" and count > 1:
+    if not spec.multi_label and count > 1:
         passed &= np.arange(count) == scores.argmax(axis=1)[:, None]
     rows, class_ids = np.nonzero(passed)
     return rows.astype(np.int64), class_ids.astype(np.int64)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError
-from edgecnn.spec import ModelSpec
+from edgecnn.spec import Interpolation, ModelSpec
 from edgecnn.vision.boxes import Boxes, as_boxes
 from edgecnn.vision.color import from_bgr
 from edgecnn.vision.opencv import cv2
 from edgecnn.vision.resampling import resample
 
-__all__ = ["FrameTransform", "Interpolation", "fit", "resize"]
+__all__ = ["FrameTransform", "fit", "resize"]
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
 # where a centre crop would resize a frame to more pixels, as with 1×10000 px for a crop of 224, only
 # the middle of the frame is resized, to this many lengths of the crop
 PIXELS_MAX = 2**25

@@ -14,7 +14,7 @@ from edgecnn.vision.color import from_bgr
 from edgecnn.vision.geometry import resize
 from edgecnn.vision.opencv import IMAGE_PIXELS_MAX
 
-__all__ = ["Level", "pyramid", "window_batches", "window_starts"]
+__all__ = ["Level", "pyramid", "window_at", "window_batches", "window_starts"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def pyramid(frame_hw: tuple[int, int], spec: ModelSpec) -> tuple[Level, ...]:
         if level_hw[0] * level_hw[1] > IMAGE_PIXELS_MAX:
             raise InputError(
                 f"windows of {smallest:g} px enlarge a frame of {frame_hw[0]}×{frame_hw[1]} to "
-                f"{level_hw[0]}×{level_hw[1]}: raise window.min_size"
+                f"{level_hw[0]}×{level_hw[1]}: raise min_size"
             )
         levels.append(
             Level(
@@ -101,7 +101,8 @@ def pyramid(frame_hw: tuple[int, int], spec: ModelSpec) -> tuple[Level, ...]:
         scale = smallest / min(height, width)
         raise InputError(
             f"a frame of {frame_hw[0]}×{frame_hw[1]} px (height×width) is smaller than the smallest window, "
-            f"{height * scale:g}×{width * scale:g} px: lower window.min_size or use larger frames"
+            f"{height * scale:g}×{width * scale:g} px: lower min_size (in the spec, or --min-size) or use larger "
+            "frames"
         )
     return tuple(levels)
 
@@ -132,8 +133,7 @@ def window_batches(
     boxes = np.empty((batch, 4), np.float32)
     filled = 0
     for level in levels:
-        same = level.size_hw == image.shape[:2]
-        shown = image if same else resize(image, level.size_hw, spec.interpolation, spec.antialias)
+        shown = _shown(image, level, spec)
         places = _places(shown, spec.size_hw)
         done = 0
         while done < level.count:
@@ -150,6 +150,32 @@ def window_batches(
                 filled = 0
     if filled:
         yield windows[:filled], boxes[:filled]
+
+
+def window_at(
+    frame_bgr: npt.NDArray[np.uint8], level: Level, row: int, column: int, spec: ModelSpec
+) -> npt.NDArray[np.uint8]:
+    """Cut one window as `window_batches` does.
+
+    Args:
+        frame_bgr: uint8 (H, W, 3) BGR, of the size that the level was made for.
+        level: From `pyramid`.
+        row: Index into ``level.starts_y``.
+        column: Index into ``level.starts_x``.
+        spec: size_hw, color, interpolation and antialias count.
+
+    Returns:
+        uint8 (h, w, channels) in the spec's colours, a new array.
+    """
+    shown = _shown(from_bgr(frame_bgr, spec.color), level, spec)
+    top, left = level.starts_y[row], level.starts_x[column]
+    return shown[top : top + spec.size_hw[0], left : left + spec.size_hw[1]].copy()
+
+
+def _shown(image: npt.NDArray[np.uint8], level: Level, spec: ModelSpec) -> npt.NDArray[np.uint8]:
+    if level.size_hw == image.shape[:2]:
+        return image
+    return resize(image, level.size_hw, spec.interpolation, spec.antialias)
 
 
 def _places(image: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:

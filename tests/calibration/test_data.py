@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,43 @@ def test_frames_are_taken_evenly_over_the_source() -> None:
     samples = draw_samples(FRAMES, PHOTO, 3)
     expected = np.stack([fit(FRAMES[i], PHOTO)[0] for i in (0, 2, 5)])
     np.testing.assert_array_equal(samples.images, expected)
+
+
+def test_lists_are_taken_evenly_too() -> None:
+    frames = [np.full((4, 4, 3), i, np.uint8) for i in range(100)]
+    samples = draw_samples(frames, ModelSpec(task="tensors", size_hw=(1, 1)), 4)
+    assert samples.images.ravel()[::3].tolist() == [0, 33, 66, 99]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (None, "frame 1: "),
+        (np.zeros((9, 9), np.uint8), "frame 1: "),
+        (np.zeros((9, 9, 4), np.uint8), "frame 1: .*'rgba'"),
+    ],
+)
+def test_each_frame_is_checked(frame: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        draw_samples([np.zeros((9, 9, 3), np.uint8), frame], PHOTO)  # type: ignore[list-item]
+
+
+def test_frame_that_is_too_small_is_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "tiny.png"), np.zeros((5, 5, 3), np.uint8))
+    spec = ModelSpec(task="window_detection", size_hw=(8, 8))
+    with pytest.raises(InputError, match=r"tiny\.png: a frame of 5×5 px .* smaller than the smallest window"):
+        draw_samples(tmp_path, spec)
+
+
+def test_windows_of_a_large_frame_need_little_memory() -> None:
+    """Only the window that was drawn is cut, not all those of its level."""
+    spec = ModelSpec(task="window_detection", size_hw=(48, 48), window=WindowGeometry(stride=4))
+    frame = np.zeros((2000, 3000, 3), np.uint8)
+    tracemalloc.start()
+    draw_samples([frame], spec, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
 
 
 def test_windows_are_parts_of_the_frame_at_several_scales() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import threading
 from typing import Any
 
@@ -210,6 +212,39 @@ def test_null_gives_zeros_of_the_batch() -> None:
     outputs = backend("null")(Artifact("onnx", b"", "x", INPUTS, OUTPUTS)).run({"image": BATCH})
     assert {k: v.shape for k, v in outputs.items()} == {"sum": (3, 1), "twice": (3, 4)}
     assert not outputs["twice"].any()
+
+
+def test_idle_threads_sleep_unless_asked_to_spin() -> None:
+    for spin, value in ((False, "0"), (True, "1")):
+        with open_runtime("ort", spin=spin) as runtime:
+            options = runtime._session.get_session_options()  # type: ignore[attr-defined]
+            assert options.get_session_config_entry("session.intra_op.allow_spinning") == value
+            assert options.get_session_config_entry("session.inter_op.allow_spinning") == value
+
+
+def test_threads_are_those_asked_for() -> None:
+    with open_runtime("ort", threads=3) as runtime:
+        assert runtime._session.get_session_options().intra_op_num_threads == 3  # type: ignore[attr-defined]
+    assert RuntimeOptions().thread_count == len(os.sched_getaffinity(0))
+
+
+@each
+def test_closed_is_closed(name: str) -> None:
+    runtime = open_runtime(name)
+    runtime.close()
+    runtime.close()
+    with pytest.raises(InputError, match="tiny: was closed; open it again"):
+        runtime.run({"image": BATCH})
+
+
+def test_model_that_the_manifest_does_not_describe() -> None:
+    for change in ({"inputs": OUTPUTS}, {"outputs": INPUTS}):
+        with pytest.raises(InputError, match=r"tiny: has the (in|out)puts .*; the manifest says"):
+            backend("ort")(dataclasses.replace(artifact("ort"), **change))
+
+
+def test_only_engines_are_chosen_by_themselves() -> None:
+    assert {name for name in known() if backend(name).is_engine} == {"ort"}
 
 
 def test_missing_engine_says_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_outputs_that_are_no_scores_are_refused(outputs: Any, spec: Any, message
 
 
 def test_scores_that_are_not_numbers_are_an_engine_error() -> None:
-    with pytest.raises(EngineError, match="output 'a' holds NaN"):
+    with pytest.raises(EngineError, match="output 'a' is not finite"):
         class_scores({"a": np.array([[0.1, np.nan]])}, whole())
 
 
