@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError, MediaError
+from edgecnn.manifest import sizes_text
 from edgecnn.spec import ModelSpec
 from edgecnn.vision.color import check_frame
 from edgecnn.vision.geometry import fit, resize
@@ -125,11 +126,10 @@ def _frames(source: FrameSource, count: int) -> _Frames:
         source = list(_checked_array(source, "frames"))
     if isinstance(source, (str, os.PathLike)):
         return _frames_of_path(Path(source), count)
-    if isinstance(source, Sequence):
-        return _of_list(f"{len(source)} frames", source, count)
     if not isinstance(source, Iterable):
         raise InputError(f"calibration: a {type(source).__name__} is no source of frames")
-    taken = list(itertools.islice(source, count))
+    # what has no length may have no end
+    taken = list(source if isinstance(source, Sequence) else itertools.islice(source, count))
     return _of_list(f"{len(taken)} frames", taken, count)
 
 
@@ -176,8 +176,7 @@ def _load_npz(path: Path) -> npt.NDArray[Any]:
 def _checked_array(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
     if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8:
         raise InputError(
-            f"{where}: {array.dtype} {'×'.join(map(str, array.shape))}, "
-            "frames are uint8 (n, height, width, 3) BGR"
+            f"{where}: {array.dtype} {sizes_text(array.shape)}, frames are uint8 (n, height, width, 3) BGR"
         )
     return array
 

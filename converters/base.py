@@ -1,7 +1,8 @@
 """The contract of a conversion: what it requires, what it makes, what it ensures.
 
 An arrow takes a model from one form to the next. It checks its source before it starts and its
-target when it is done, so that an error names the first step that could know of it.
+target when it is done, so that an error names the first step that could know of it. What libraries
+raise on the way is reported by `model_errors`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import difflib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from edgecnn.errors import EdgeCnnError
+from edgecnn.errors import EdgeCnnError, ModelError, first_line
 
-__all__ = ["Arrow", "Step", "run_chain", "suggest"]
+__all__ = ["Arrow", "Step", "check_file", "model_errors", "run_chain", "suggest"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -88,3 +91,30 @@ def suggest(name: str, known: Sequence[str]) -> str:
     """``; did you mean a, b?`` for a name that is not known, or nothing."""
     close = difflib.get_close_matches(name, known, n=3)
     return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+@contextmanager
+def model_errors(what: str) -> Iterator[None]:
+    """Report what a library raises over a user's model as `ModelError`: ``what`` and the first line of it.
+
+    For single calls into torch and onnx, whose errors on damaged input have no class in common.
+    """
+    try:
+        yield
+    except EdgeCnnError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{what} ({first_line(error)})") from error
+
+
+def check_file(path: Path, what: str = "file") -> None:
+    """Refuse a path that nothing can be read from.
+
+    Raises:
+        ModelError: Not a file, or the system does not let us read it.
+    """
+    with model_errors(f"{path}: cannot be read"):
+        if not path.is_file():
+            raise ModelError(f"{path}: no such {what}")
+        with path.open("rb") as file:
+            file.read(1)

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.converters.base import suggest
+from edgecnn.converters.base import check_file, model_errors, suggest
 from edgecnn.errors import ModelError, first_line, require
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["make_module"]
+__all__ = ["copied", "make_module"]
+
+PREFIX = "edgecnn_model_"
 
 
 def make_module(source: str, factory_name: str) -> nn.Module:
     """Import a file or module and call its factory without arguments.
 
+    What lies beside a file is imported for this one load only: the next file may have a ``helper.py`` of
+    its own. A module of a dotted name is imported as Python does, for all.
+
     Args:
         source: ``path/file.py`` or the dotted name of a module; the current directory is searched too.
         factory_name: A function or class that gives an nn.Module, or a module itself.
+
+    Returns:
+        What the factory made, to be changed at will; of a module, a copy.
 
     Raises:
         ModelError: It cannot be imported, has no such factory, or that gives no nn.Module; an error in
@@ -44,7 +54,7 @@ def make_module(source: str, factory_name: str) -> nn.Module:
             raise ModelError(f"{source}: has no {factory_name!r}{suggest(factory_name, public)}")
         factory = getattr(code, factory_name)
         if isinstance(factory, nn.Module):
-            return factory
+            return copied(factory, where)
         if not callable(factory):
             raise ModelError(f"{where}: a {type(factory).__name__}, not a function that makes the model")
         _check_no_arguments(factory, where)
@@ -52,6 +62,16 @@ def make_module(source: str, factory_name: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise ModelError(f"{where}: gave {_describe(made)}, a factory returns a torch.nn.Module")
     return made
+
+
+def copied(module: nn.Module, where: str) -> nn.Module:
+    """Copy a module that somebody else holds.
+
+    Raises:
+        ModelError: It cannot be copied: deepcopy runs code of every class it meets.
+    """
+    with model_errors(f"{where}: cannot be copied"):
+        return copy.deepcopy(module)
 
 
 def _check_no_arguments(factory: Any, where: str) -> None:
@@ -79,9 +99,9 @@ def _import(source: str) -> ModuleType:
         found: ModuleType = _guarded(lambda: importlib.import_module(source), source)
         return found
     path = Path(source)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    name = f"edgecnn_model_{path.stem}"
+    check_file(path)
+    # the folder tells apart two files of one name
+    name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ModelError(f"{path}: cannot be imported")
@@ -92,15 +112,37 @@ def _import(source: str) -> ModuleType:
     return code
 
 
-@contextmanager
+@contextlib.contextmanager
 def _search_path(source: str) -> Iterator[None]:
     """Let imports work as if the file were run, or the module from the current directory."""
-    folder = str(Path(source).resolve().parent if source.endswith(".py") else Path.cwd())
-    sys.path.insert(0, folder)
+    file = source.endswith(".py")
+    folder = Path(source).resolve().parent if file else Path.cwd()
+    # where the program itself finds its modules, what is imported belongs to the program
+    alone = file and folder not in (Path(entry or ".").resolve() for entry in sys.path)
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        with contextlib.suppress(ValueError):  # the user's code may have cleaned up itself
+            sys.path.remove(str(folder))
+        if alone:
+            _forget(folder, set(sys.modules) - before)
+
+
+def _forget(folder: Path, names: set[str]) -> None:
+    """Drop modules that were found in a folder, and what they hold; those installed deeper in it stay."""
+    tops = {name for name in names if "." not in name and _home(sys.modules[name]) == folder}
+    for name in names:
+        if name.partition(".")[0] in tops and not name.startswith(PREFIX):
+            sys.modules.pop(name, None)
+
+
+def _home(module: ModuleType) -> Path | None:
+    """The folder of a module's file, or the one that a package's folder lies in."""
+    known = getattr(module, "__dict__", {})  # not by getattr: a lazy module would start to load
+    places = [*(known.get("__path__") or ()), known.get("__file__")]
+    return Path(places[0]).resolve().parent if places[0] else None
 
 
 def _guarded(call: Any, where: str) -> Any:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
+import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgecnn.converters.factories import make_module
+from edgecnn.converters.base import check_file, model_errors
+from edgecnn.converters.factories import copied, make_module
+from edgecnn.converters.quiet import quiet
 from edgecnn.converters.weights import check_finite, load_weights, read_weights
 from edgecnn.converters.zoo import torchvision_model
-from edgecnn.errors import ModelError, first_line, require
+from edgecnn.errors import ModelError, require
 from edgecnn.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedModel", "load_model"]
 
+FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_environment = threading.Lock()  # held while FORCE_WEIGHTS_ONLY is set
 FORMS = "torchvision:NAME, package.module:factory, path/file.py:factory, model.pt2 or model.onnx"
 
 
@@ -68,9 +73,10 @@ def load_model(
     if suffix == ".onnx":
         return _from_onnx(Path(text), weights_path)
     if suffix == ".pt2":
-        module = _load_pt2(_existing(text))
-        origin = {"weights": "those of the file", "model_sha256": _sha256(Path(text))}
-        return _finish(module, text, Path(text).stem, origin, weights_path)
+        path = Path(text)
+        check_file(path)
+        origin = {"weights": "those of the file", "model_sha256": _sha256(path)}
+        return _finish(_load_pt2(path), text, path.stem, origin, weights_path)
     source, colon, name = text.rpartition(":")
     if not colon or not source or not name:
         raise ModelError(f"{text}: {_what_is_wrong(text)}; a model is {FORMS}")
@@ -100,18 +106,16 @@ def _from_module(model: Any, weights: Path | None) -> LoadedModel:
         raise ModelError(f"a model is an nn.Module or a string, not a {type(model).__name__}; {FORMS}")
     kind = type(model)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        own = copy.deepcopy(model)
-    except Exception as error:  # deepcopy runs code of every class it meets
-        raise ModelError(f"{name}: cannot be copied ({first_line(error)})") from error
-    return _finish(own, name, kind.__name__.lower(), {"weights": "as given"}, weights)
+    return _finish(copied(model, name), name, kind.__name__.lower(), {"weights": "as given"}, weights)
 
 
 def _from_onnx(path: Path, weights: Path | None) -> LoadedModel:
     if weights is not None:
         raise ModelError(f"{weights}: {path} holds its own weights; leave weights out")
     onnx = require("onnx", "convert")
-    data = _existing(str(path)).read_bytes()
+    check_file(path)
+    with model_errors(f"{path}: cannot be read"):
+        data = path.read_bytes()
     provenance = {
         "model": str(path),
         "weights": "those of the file",
@@ -153,45 +157,34 @@ def _finish(
 def _load_pt2(path: Path) -> nn.Module:
     """Load what torch.export saved; parts of such files may be pickles, and these are refused."""
     torch = require("torch", "convert")
-    import warnings
-    import zipfile
-
-    try:
-        names = zipfile.ZipFile(path).namelist()
+    with model_errors(f"{path}: not a program that torch.export.save wrote"):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
         if any("/opaque_obj" in name or "/custom_obj" in name for name in names):
             raise ModelError(f"{path}: holds pickled objects, which are not loaded; export it without them")
-        with _weights_only(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _weights_only(), quiet():
             program: nn.Module = torch.export.load(path).module()
-    except ModelError:
-        raise
-    except Exception as error:  # the archive's reader raises anything on a file it did not write
-        raise ModelError(
-            f"{path}: not a program that torch.export.save wrote ({first_line(error, 160)})"
-        ) from error
     return program
 
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Make every torch.load refuse pickles, also those that ask for weights_only=False."""
-    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(key)
-    os.environ[key] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[key]
-        else:
-            os.environ[key] = before
+    """Make every torch.load refuse pickles, also those that ask for weights_only=False.
 
-
-def _existing(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    return path
+    torch.export.load asks for that itself and lets its caller say nothing, so only the environment is
+    left. The lock keeps two loads from undoing each other; a torch.load of another thread is as strict for
+    that moment.
+    """
+    with _environment:
+        before = os.environ.get(FORCE_WEIGHTS_ONLY)
+        os.environ[FORCE_WEIGHTS_ONLY] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[FORCE_WEIGHTS_ONLY]
+            else:
+                os.environ[FORCE_WEIGHTS_ONLY] = before
 
 
 def _sha256(path: Path) -> str:

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.converters.base import Arrow, Step, run_chain
+from edgecnn.converters.base import Arrow, Step, model_errors, run_chain
 from edgecnn.converters.network import network
 from edgecnn.converters.onnx_contract import (
     check_activation,
     check_input,
+    check_outputs,
     check_scores,
     input_shape,
-    sizes_text,
 )
 from edgecnn.converters.onnx_file import OnnxFile
 from edgecnn.converters.onnx_shapes import infer, real_inputs, tensor_info
 from edgecnn.converters.reference import reference_module
-from edgecnn.converters.torch_checks import BATCH_CURE
+from edgecnn.converters.torch_eager import BATCH_CURE
 from edgecnn.converters.torch_onnx import TorchToOnnx
-from edgecnn.errors import ModelError, SpecError
-from edgecnn.manifest import Network, TensorInfo
+from edgecnn.errors import ModelError, SpecError, require
+from edgecnn.manifest import Network, TensorInfo, sizes_text
 from edgecnn.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ class OnnxToCanonical(Arrow["onnx.ModelProto", "onnx.ModelProto"]):
 
     def requires(self, source: onnx.ModelProto) -> None:
         """One input that the spec fits, and an output that the task, labels and activation fit."""
+        require("onnx_ir", "convert")
         check_input(source, self.spec, self.batch)
+        check_outputs(source)
         names = [value.name for value in source.graph.output]
         chosen = self._chosen(source)
         kept = names if self.spec.activation == "none" else [name for name in names if name != chosen]
@@ -127,6 +129,10 @@ class OnnxToCanonical(Arrow["onnx.ModelProto", "onnx.ModelProto"]):
 
     def convert(self, source: onnx.ModelProto) -> onnx.ModelProto:
         """Insert Transpose, Cast, Mul, Add in front and Softmax or Sigmoid behind."""
+        with model_errors("preprocessing and activation cannot be put into it"):
+            return self._rewritten(source)
+
+    def _rewritten(self, source: onnx.ModelProto) -> onnx.ModelProto:
         import onnx_ir as ir
 
         shape = _fixed(input_shape(source, self.spec), self.batch)
@@ -161,7 +167,8 @@ class OnnxToCanonical(Arrow["onnx.ModelProto", "onnx.ModelProto"]):
         """Check validity, and names, dtype, order and batch of the input and the outputs."""
         import onnx
 
-        onnx.checker.check_model(target, full_check=True)
+        with model_errors("the canonical model is not valid"):
+            onnx.checker.check_model(target, full_check=True)
         graph = target.graph
         image = tensor_info(graph.input[0])
         if len(graph.input) != 1 or (image.name, image.dtype) != (IMAGE, "uint8"):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgecnn.converters.onnx_shapes import real_inputs, tensor_info
-from edgecnn.converters.torch_onnx import BATCH
+from edgecnn.converters.onnx_shapes import BATCH, real_inputs, tensor_info
 from edgecnn.errors import ModelError, SpecError
-from edgecnn.manifest import TensorInfo
+from edgecnn.manifest import TensorInfo, sizes_text
 from edgecnn.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -15,10 +14,18 @@ if TYPE_CHECKING:
 
     import onnx
 
-__all__ = ["check_activation", "check_input", "check_scores", "input_shape", "sizes_text"]
+__all__ = ["check_activation", "check_input", "check_outputs", "check_scores", "input_shape"]
 
 # nodes that hand a value on as it is, other than in shape
 TRANSPARENT = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
+# what numpy has under the same name: outputs are handed to the user as numpy arrays
+DTYPES = (
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64)),
+)
 
 
 def input_shape(model: onnx.ModelProto, spec: ModelSpec) -> tuple[int | str, ...]:
@@ -46,10 +53,9 @@ def check_input(model: onnx.ModelProto, spec: ModelSpec, batch: int | None) -> N
     if not _fits(info.shape[1:], wanted[1:]):
         if info.dtype == "float32" and _fits(info.shape[1:], spec.input_shape):
             raise ModelError(f"{found}, channels last; export the model with the layout N×C×H×W")
-        size = "×".join(map(str, spec.size_hw))
         raise ModelError(
-            f"{found}, the spec (size_hw {size}, color {spec.color}) gives {sizes_text(wanted)}; "
-            "change the spec or export the model for that size"
+            f"{found}, the spec (size_hw {sizes_text(spec.size_hw)}, color {spec.color}) gives "
+            f"{sizes_text(wanted)}; change the spec or export the model for that size"
         )
     own = info.shape[0]
     if batch is not None and isinstance(own, int) and own != batch:
@@ -60,6 +66,25 @@ def check_input(model: onnx.ModelProto, spec: ModelSpec, batch: int | None) -> N
 
 def _fits(sizes: Sequence[int | str | None], wanted: Sequence[int | str]) -> bool:
     return all(not isinstance(size, int) or size == want for size, want in zip(sizes, wanted))
+
+
+def check_outputs(model: onnx.ModelProto) -> None:
+    """Refuse outputs that are no tensors, or of a dtype that numpy lacks.
+
+    Raises:
+        ModelError: Says which output and what it is.
+    """
+    if not model.graph.output:
+        raise ModelError("the model gives no output")
+    for value in model.graph.output:
+        kind = value.type.WhichOneof("value") or "tensor_type"
+        if kind != "tensor_type":
+            raise ModelError(
+                f"output {value.name} is a {kind.removesuffix('_type')}; let the model give tensors"
+            )
+        dtype = tensor_info(value).dtype
+        if dtype not in DTYPES:
+            raise ModelError(f"output {value.name} is of the dtype {dtype}; let the model cast it to float32")
 
 
 def check_scores(info: TensorInfo, spec: ModelSpec) -> None:
@@ -108,8 +133,3 @@ def check_activation(model: onnx.ModelProto, chosen: str, spec: ModelSpec) -> No
             f"activation: output {chosen} of the model already ends in {node.op_type} ({node.name}); "
             'set activation = "none"'
         )
-
-
-def sizes_text(sizes: Sequence[int | str | None]) -> str:
-    """``batch×3×224×224``."""
-    return "×".join("?" if size is None else str(size) for size in sizes) or "a scalar"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgecnn.converters.base import Arrow
+from edgecnn.converters.base import Arrow, model_errors
 from edgecnn.converters.onnx_shapes import real_inputs
-from edgecnn.errors import ModelError, first_line, require
+from edgecnn.errors import ModelError, require
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import onnx
 
 __all__ = ["OnnxFile"]
@@ -24,6 +25,21 @@ RANDOM = {
     "RandomUniformLike",
     "Multinomial",
     "Bernoulli",
+}
+# operations that multiply by what they are given, where infinity is never meant
+MULTIPLYING = {
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "BatchNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "LayerNormalization",
+    "PRelu",
+    "LSTM",
+    "GRU",
+    "RNN",
 }
 
 
@@ -49,17 +65,16 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
         """Parse."""
         import onnx
 
-        try:
+        with model_errors(f"{self.where}: not an ONNX model"):
             return onnx.load_model_from_string(source)
-        except Exception as error:  # protobuf's DecodeError derives from Exception alone
-            raise ModelError(f"{self.where}: not an ONNX model") from error
 
     def ensures(self, source: bytes, target: onnx.ModelProto) -> None:
         """Check that it is valid, of a usable opset, whole, deterministic, finite, with one input."""
-        self._check_whole(target)
-        self._check_valid(target)
-        self._check_nodes(target)
-        self._check_weights(target)
+        with model_errors(f"{self.where}: not a valid ONNX model"):
+            self._check_whole(target)
+            self._check_valid(target)
+            self._check_nodes(target)
+            self._check_weights(target)
         inputs = real_inputs(target)
         if len(inputs) != 1:
             names = ", ".join(value.name for value in inputs) or "none"
@@ -70,10 +85,10 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
     def _check_whole(self, model: onnx.ModelProto) -> None:
         import onnx
 
-        for tensor in _tensors(model.graph):
+        for name, tensor in _tensors(model.graph):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 raise ModelError(
-                    f"{self.where}: the weights ({tensor.name}) are in another file; put them into the model "
+                    f"{self.where}: the weights ({name}) are in another file; put them into the model "
                     "with onnx.save(onnx.load(FILE), OUT)"
                 )
 
@@ -83,10 +98,7 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
         if opset < OPSET_MIN:
             raise ModelError(f"{self.where}: opset {opset}; {CURE} with opset {OPSET_MIN} or newer")
-        try:
-            onnx.checker.check_model(model)
-        except onnx.checker.ValidationError as error:
-            raise ModelError(f"{self.where}: not a valid ONNX model ({first_line(error)})") from error
+        onnx.checker.check_model(model)
 
     def _check_nodes(self, model: onnx.ModelProto) -> None:
         for node in _nodes(model.graph):
@@ -107,18 +119,21 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
                 raise ModelError(f"{self.where}: {name} is in training mode; {CURE} in eval mode")
 
     def _check_weights(self, model: onnx.ModelProto) -> None:
+        """Refuse NaN, and infinity where it is multiplied; elsewhere it may be a mask or a limit."""
         import numpy as np
-        import onnx
 
-        floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-        bad = [
-            tensor.name
-            for tensor in model.graph.initializer
-            if tensor.data_type in floats and np.isnan(onnx.numpy_helper.to_array(tensor)).any()
-        ]
+        factors = {name for node in _nodes(model.graph) if node.op_type in MULTIPLYING for name in node.input}
+        bad = []
+        for name, values in _floats(model.graph):
+            wrong = ~np.isfinite(values) if name in factors else np.isnan(values)
+            if wrong.any():
+                bad.append(name)
         if bad:
             more = ", …" if len(bad) > 3 else ""
-            raise ModelError(f"{self.where}: {len(bad)} weights hold NaN ({', '.join(bad[:3])}{more})")
+            raise ModelError(
+                f"{self.where}: {len(bad)} weights hold NaN or infinity ({', '.join(bad[:3])}{more}); "
+                "train again"
+            )
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -129,10 +144,29 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(sub)
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
+def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Initialisers and the tensors in attributes, by the name of the value that they are."""
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
     for node in graph.node:
         for attribute in node.attribute:
-            yield from [attribute.t, *attribute.tensors]
+            for tensor in [attribute.t, *attribute.tensors]:
+                yield node.output[0], tensor
             for sub in [attribute.g, *attribute.graphs]:
                 yield from _tensors(sub)
+
+
+def _floats(graph: onnx.GraphProto) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Constants of a graph and of those inside it that could be NaN, by the name of their value."""
+    import numpy as np
+    import onnx
+
+    tensor_proto = onnx.TensorProto
+    kinds = (tensor_proto.FLOAT, tensor_proto.FLOAT16, tensor_proto.BFLOAT16, tensor_proto.DOUBLE)
+    for name, tensor in _tensors(graph):
+        if tensor.data_type in kinds:
+            yield name, onnx.numpy_helper.to_array(tensor)
+    for node in _nodes(graph):
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+                yield node.output[0], np.array([attribute.f, *attribute.floats])

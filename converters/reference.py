@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.converters.torch_checks import named_outputs
+from edgecnn.converters.torch_eager import named_outputs
 from edgecnn.spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -5,28 +5,27 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
-import logging
 import re
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.converters.base import Arrow
-from edgecnn.converters.torch_checks import (
+from edgecnn.converters.base import Arrow, model_errors
+from edgecnn.converters.onnx_shapes import BATCH
+from edgecnn.converters.quiet import quiet
+from edgecnn.converters.torch_eager import (
     BATCH_CURE,
     check_eval,
     check_first_dimension,
-    check_graph,
     check_images,
     check_runs,
     named_outputs,
-    node_layer,
     run_eager,
-    user_line,
 )
+from edgecnn.converters.torch_graph import check_graph
+from edgecnn.converters.torch_places import node_layer, user_line
 from edgecnn.errors import ModelError, first_line, require
+from edgecnn.manifest import sizes_text
 from edgecnn.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -34,9 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-__all__ = ["BATCH", "TorchToOnnx", "export"]
+__all__ = ["TorchToOnnx", "export"]
 
-BATCH = "batch"
 INPUT = "input"
 OPSET = 20
 IR_VERSION = 9  # the one that came with opset 20: older engines read it too
@@ -62,7 +60,7 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
         if self.batch is not None and self.batch < 1:
             raise ModelError(f"batch must be at least 1, not {self.batch}")
         check_eval(source)
-        with _quiet():
+        with quiet():
             if self.batch is None:
                 check_runs(source, self._sample())
             else:
@@ -73,7 +71,7 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
         import torch
 
         sample, open_batch = self._sample(), self.batch is None
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = _trace(source, sample, open_batch)
             check_graph(program)
             names = list(check_images(source, sample, alone=open_batch))
@@ -83,7 +81,8 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
         """Check for a valid model whose batch is what was asked for, at its input and at every output."""
         import onnx
 
-        onnx.checker.check_model(target, full_check=True)
+        with model_errors("the exported model is not valid"):
+            onnx.checker.check_model(target, full_check=True)
         batch = self.batch or BATCH
         for value in [*target.graph.input, *target.graph.output]:
             first = value.type.tensor_type.shape.dim[0]
@@ -152,7 +151,7 @@ def _translate(
             external_data=False,
             optimize=True,
         )
-    except torch.onnx.errors.OnnxExporterError as error:
+    except Exception as error:  # the exporter has a class of its own, its optimiser raises anything
         raise ModelError(_unsupported(program, error)) from error
     if exported is None:
         raise ModelError("torch.onnx gave no model")
@@ -175,12 +174,26 @@ def _name_layers(model: onnx.ModelProto) -> None:
     seen: Counter[str] = Counter()
     for node in model.graph.node:
         own = next((name for name in node.input if name in weights and name.endswith(".weight")), None)
-        traces = [p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
-        scopes = ast.literal_eval(traces[0]) if traces else []
-        module = own.removesuffix(".weight") if own else scopes[-2] if len(scopes) > 1 else ""
+        module = own.removesuffix(".weight") if own else _module_of(node)
         name = module or node.op_type.lower()
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}#{seen[name]}"
+
+
+def _module_of(node: onnx.NodeProto) -> str:
+    """The module that the exporter says a node came from, or nothing.
+
+    It writes the list of the names on the way down, the node's own last, and promises no form of it.
+    """
+    for prop in node.metadata_props:
+        if prop.key == "pkg.torch.onnx.name_scopes":
+            try:
+                scopes = ast.literal_eval(prop.value)
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                return ""
+            if isinstance(scopes, list) and len(scopes) > 1:
+                return str(scopes[-2])
+    return ""
 
 
 def _unsupported(program: ExportedProgram, error: BaseException) -> str:
@@ -199,23 +212,10 @@ def _unsupported(program: ExportedProgram, error: BaseException) -> str:
         return f"torch.onnx cannot convert it ({first_line(causes[-1])})"
     node = max(known, key=lambda node: len(_operation(node)))
     value: Any = node.args[0].meta.get("val") if hasattr(node.args[0], "meta") else None
-    on = f" on an input of N×{'×'.join(map(str, value.shape[1:]))}" if hasattr(value, "shape") else ""
+    on = f" on an input of {sizes_text(('N', *value.shape[1:]))}" if hasattr(value, "shape") else ""
     cure = "use another layer, or sizes that divide evenly"
     return f"{node_layer(node)}: ONNX has no form of {_operation(node)}{on}; {cure}"
 
 
 def _operation(node: Any) -> str:
     return str(node.target._schema.name.split("::")[-1])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what torch and onnx warn and log of themselves; what matters is raised."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

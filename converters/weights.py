@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecnn.converters.base import check_file, model_errors
+from edgecnn.converters.quiet import quiet
 from edgecnn.errors import ModelError, first_line, require
+from edgecnn.manifest import sizes_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,29 +31,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ModelError(f"{path}: weights are a file of the kind {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise ModelError(f"{path}: no such weights file")
+    check_file(path, "weights file")
     data = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
     return _state_dict(data, path)
 
 
 def _read_safetensors(path: Path) -> Any:
     load_file = require("safetensors.torch", "convert").load_file
-    try:
+    with model_errors(f"{path}: not a safetensors file"):
         return load_file(path, device="cpu")
-    except Exception as error:  # SafetensorError derives from Exception alone
-        raise ModelError(f"{path}: not a safetensors file ({first_line(error)})") from error
 
 
 def _read_pickle(path: Path) -> Any:
-    import warnings
-
     torch = require("torch", "convert")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of TorchScript archives before it refuses them
+        with quiet():  # torch warns of TorchScript archives before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # the unpickler raises anything on a damaged file
         text = str(error)
         if "GLOBAL" in text or "Unsupported" in text or "TorchScript" in text or "persistent id" in text:
             raise ModelError(
@@ -69,11 +65,10 @@ def _state_dict(data: Any, path: Path) -> dict[str, Tensor]:
         if not nested:
             break
         data = data[nested[0]]
-    tensors = {k: v for k, v in data.items() if torch.is_tensor(v)} if isinstance(data, Mapping) else {}
+    entries = data if isinstance(data, Mapping) else {}
+    tensors = {k: v for k, v in entries.items() if isinstance(k, str) and torch.is_tensor(v)}
     if not tensors:
-        holds = (
-            f"the keys {_some([str(k) for k in data])}" if isinstance(data, Mapping) else type(data).__name__
-        )
+        holds = f"the keys {_some([str(k) for k in entries])}" if entries else f"a {type(data).__name__}"
         raise ModelError(
             f"{path}: holds no weights by name but {holds}; "
             f'save them with torch.save(model.state_dict(), "weights.pth")'
@@ -96,7 +91,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in found if k not in wanted]
     other = [
-        f"{k} is {_shape(found[k])}, the model has {_shape(wanted[k])}"
+        f"{k} is {sizes_text(found[k].shape)}, the model has {sizes_text(wanted[k].shape)}"
         for k in wanted
         if k in found and found[k].shape != wanted[k].shape
     ]
@@ -107,7 +102,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
             if keys
         ]
         raise ModelError(f"{where}: weights of another architecture: {'; '.join(parts)}")
-    module.load_state_dict(found, strict=False)
+    with model_errors(f"{where}: the weights cannot be copied into the model"):
+        module.load_state_dict(found, strict=False)
 
 
 def check_finite(module: nn.Module, where: str) -> None:
@@ -129,8 +125,5 @@ def check_finite(module: nn.Module, where: str) -> None:
 
 
 def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:SHOWN]) + (", …" if len(keys) > SHOWN else "")
-
-
-def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a scalar"
+    shown = [key if key.isprintable() else repr(key) for key in keys[:SHOWN]]
+    return ", ".join(shown) + (", …" if len(keys) > SHOWN else "")

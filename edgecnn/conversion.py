@@ -19,7 +19,7 @@ from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle, enc
 from edgecnn.calibration import Samples, draw_samples
 from edgecnn.converters.load import LoadedModel, load_model
 from edgecnn.converters.onnx_canonical import Canonical, canonical
-from edgecnn.errors import GateMissed, InputError, SpecError, require
+from edgecnn.errors import EngineError, GateMissed, InputError, ModelError, SpecError, require
 from edgecnn.manifest import ArtifactEntry, Calibration, Fidelity, Manifest
 from edgecnn.parity import Parity, compare
 from edgecnn.reference import reference_for
@@ -130,10 +130,14 @@ def _parity(
         step = SAMPLES_A_BATCH
     batches = [images[i : i + step] for i in range(0, len(images), step)]
     artifact = Artifact(format="onnx", content=converted.model, name=loaded.name)
-    with backend("ort")(artifact) as runtime:
-        actual = _joined([runtime.run({runtime.inputs[0].name: batch}) for batch in batches])
-    reference = reference_for(loaded, converted, spec)
-    expected = _joined([reference(batch) for batch in batches])
+    try:
+        with backend("ort")(artifact) as runtime:
+            actual = _joined([runtime.run({runtime.inputs[0].name: batch}) for batch in batches])
+        reference = reference_for(loaded, converted, spec)
+        expected = _joined([reference(batch) for batch in batches])
+    except EngineError as error:
+        # nothing is missing on this machine: it is the model that does not run
+        raise ModelError(str(error)) from error
     parity = compare(expected, actual, _of_bundle(spec))
     missed = parity.missed("fp32")
     if missed:

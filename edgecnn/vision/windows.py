@@ -101,8 +101,7 @@ def pyramid(frame_hw: tuple[int, int], spec: ModelSpec) -> tuple[Level, ...]:
         scale = smallest / min(height, width)
         raise InputError(
             f"a frame of {frame_hw[0]}×{frame_hw[1]} px (height×width) is smaller than the smallest window, "
-            f"{height * scale:g}×{width * scale:g} px: lower min_size (in the spec, or --min-size) or use larger "
-            "frames"
+            f"{height * scale:g}×{width * scale:g} px: lower min_size (--min-size) or use larger frames"
         )
     return tuple(levels)
 
@@ -169,7 +168,8 @@ def window_at(
     """
     shown = _shown(from_bgr(frame_bgr, spec.color), level, spec)
     top, left = level.starts_y[row], level.starts_x[column]
-    return shown[top : top + spec.size_hw[0], left : left + spec.size_hw[1]].copy()
+    window = shown[top : top + spec.size_hw[0], left : left + spec.size_hw[1]]
+    return np.array(window, np.uint8)
 
 
 def _shown(image: npt.NDArray[np.uint8], level: Level, spec: ModelSpec) -> npt.NDArray[np.uint8]:

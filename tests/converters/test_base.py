@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from edgecnn.converters.base import Arrow, run_chain, suggest
+from edgecnn.converters.base import Arrow, check_file, model_errors, run_chain, suggest
 from edgecnn.errors import ModelError, SpecError
 
 
@@ -45,3 +47,20 @@ def test_chain_stops_at_a_source() -> None:
 def test_suggestions() -> None:
     assert suggest("resnet81", ["resnet18", "vgg16"]) == "; did you mean resnet18?"
     assert suggest("zzz", ["resnet18"]) == ""
+
+
+def test_errors_of_libraries_become_model_errors() -> None:
+    with (
+        pytest.raises(ModelError, match=r"^net\.onnx: not valid \(first\)$"),
+        model_errors("net.onnx: not valid"),
+    ):
+        raise AssertionError("first\nsecond")
+    with pytest.raises(SpecError, match=r"^ours$"), model_errors("net.onnx: not valid"):
+        raise SpecError("ours")
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.pt2: no such file$"):
+        check_file(tmp_path / "none.pt2")
+    with pytest.raises(ModelError, match=r": no such weights file$"):
+        check_file(tmp_path, "weights file")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import random
 import re
+import sys
+import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgecnn.converters import canonical, load_model
+from edgecnn.converters.load import FORCE_WEIGHTS_ONLY, _weights_only
 from edgecnn.errors import ModelError
 from edgecnn.spec import ModelSpec
 from tests import models
@@ -105,6 +111,61 @@ def test_file_may_import_what_lies_beside_it(net_file: Path) -> None:
     loaded = load_model(f"{net_file.parent / 'user.py'}:make")
     assert loaded.module is not None
     assert loaded.module.fc.out_features == 5
+
+
+def test_module_of_the_users_code_is_copied(net_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net_file.with_name("live_net_for_test.py").write_text(NET + "net = net.double().train()\n")
+    monkeypatch.syspath_prepend(net_file.parent)
+    loaded = load_model("live_net_for_test:net")
+    theirs = sys.modules["live_net_for_test"].net
+    assert loaded.module is not theirs
+    assert loaded.module is not None
+    assert next(loaded.module.parameters()).dtype == torch.float32
+    weight = theirs.fc.weight
+    assert (weight.dtype, weight.requires_grad, theirs.training) == (torch.float64, True, True)
+
+
+HELPER = """\
+from dataclasses import dataclass
+import torch
+from torch import nn
+from parts import SIZE
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, SIZE)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+"""
+
+
+def test_each_folder_has_helpers_of_its_own(tmp_path: Path) -> None:
+    """Two models, each with a helper.py and a package parts beside it; the classes still export."""
+    spec = ModelSpec(task="classification", size_hw=(2, 2))
+    before = set(sys.modules)
+    loaded = []
+    for size in (3, 5):
+        folder = tmp_path / str(size)
+        (folder / "parts").mkdir(parents=True)
+        (folder / "parts" / "__init__.py").write_text("from parts.sizes import SIZE\n")
+        (folder / "parts" / "sizes.py").write_text(f"SIZE = {size}\n")
+        (folder / "helper.py").write_text(HELPER)
+        (folder / "net.py").write_text("from helper import Head\n\ndef make():\n    return Head()\n")
+        loaded.append(load_model(f"{folder / 'net.py'}:make"))
+    for one, size in zip(loaded, (3, 5)):
+        assert check_parity(canonical(one, spec), images(spec))["scores"].shape == (2, size)
+    assert not {"helper", "parts", "parts.sizes"} & (set(sys.modules) - before)
+    assert len({type(one.module) for one in loaded}) == 2
+
+
+def test_helpers_that_the_program_has_itself_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_helper_for_test.py").write_text("from torch.nn import Flatten\n")
+    (tmp_path / "net.py").write_text("from own_helper_for_test import Flatten\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_model(f"{tmp_path / 'net.py'}:Flatten")
+    assert "own_helper_for_test" in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -252,10 +313,41 @@ def test_pt2_that_is_none(tmp_path: Path) -> None:
     assert re.search("leave weights out", _refused(tmp_path / "a.onnx", tmp_path / "w.pth"))
 
 
+def test_archive_of_a_pt2_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Watched(zipfile.ZipFile):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            opened.append(self)
+
+    torch.export.save(_program(), tmp_path / "net.pt2")
+    monkeypatch.setattr(zipfile, "ZipFile", Watched)
+    load_model(tmp_path / "net.pt2")
+    assert opened
+    assert all(archive.fp is None for archive in opened)
+
+
+def test_two_loads_at_once_leave_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FORCE_WEIGHTS_ONLY, raising=False)
+    entered = threading.Event()
+
+    def other() -> None:
+        with _weights_only():
+            entered.set()
+
+    thread = threading.Thread(target=other)
+    with _weights_only():
+        thread.start()
+        assert not entered.wait(0.05)
+        assert os.environ[FORCE_WEIGHTS_ONLY] == "1"
+    thread.join()
+    assert entered.is_set()
+    assert FORCE_WEIGHTS_ONLY not in os.environ
+
+
 def test_pt2_with_a_pickle_inside_runs_nothing(tmp_path: Path) -> None:
     """The inputs that were stored with a program are read by torch.load, also when they are a bomb."""
-    import zipfile
-
     torch.export.save(_program(), tmp_path / "good.pt2")
     torch.save(Bomb(tmp_path / "boom"), tmp_path / "bomb.pt")
     source = zipfile.ZipFile(tmp_path / "good.pt2")
@@ -380,7 +472,7 @@ def test_file_of_no_weights(tmp_path: Path, name: str, content: bytes | None, me
     ("content", "message"),
     [
         ({"epoch": 3, "lr": 0.1}, "holds no weights by name but the keys epoch, lr; save them with"),
-        ([1, 2], "holds no weights by name but list"),
+        ([1, 2], "holds no weights by name but a list"),
     ],
 )
 def test_file_without_a_state_dict(tmp_path: Path, content: Any, message: str) -> None:
@@ -403,3 +495,67 @@ def test_mask_of_infinities_is_no_mistake() -> None:
     net = models.flat_net()
     net.register_buffer("mask", torch.full((2, 2), -np.inf))
     assert load_model(net).module is not None
+
+
+# ---- files that are damaged or cannot be read
+
+
+@pytest.mark.parametrize("form", ["zip.pth", "legacy.pth", "w.safetensors", "net.pt2"])
+def test_damaged_files_are_model_errors(tmp_path: Path, form: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path, net = tmp_path / form, models.flat_net()
+    if path.suffix == ".safetensors":
+        save_file(STATE, path)
+    elif path.suffix == ".pt2":
+        torch.export.save(_program(), path)
+    else:
+        torch.save(STATE, path, _use_new_zipfile_serialization=form.startswith("zip"))
+    whole, draw = path.read_bytes(), random.Random(3)
+    messages = []
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            load_model(path) if path.suffix == ".pt2" else load_model(net, path)
+        except ModelError as error:
+            messages.append(str(error))
+    assert len(messages) > 20
+    assert not [message for message in messages if "\n" in message]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [TypeError, AssertionError, IndexError, RecursionError, MemoryError])
+def test_whatever_the_unpickler_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def load(*args: Any, **options: Any) -> None:
+        raise error
+
+    (tmp_path / "w.pth").write_bytes(b"x")
+    monkeypatch.setattr(torch, "load", load)
+    message = _refused(models.flat_net(), tmp_path / "w.pth")
+    assert message.endswith(f"w.pth: not a weights file of torch ({error.__name__})")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".pth", ".safetensors"])
+def test_file_that_cannot_be_read(tmp_path: Path, suffix: str) -> None:
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("no /proc/self/mem here, a file whose first byte cannot be read")
+    (tmp_path / f"a{suffix}").symlink_to("/proc/self/mem")
+    for path in (tmp_path / f"a{suffix}", tmp_path / ("a" * 300 + suffix)):
+        model = (models.flat_net(), path) if suffix in (".pth", ".safetensors") else (path,)
+        assert re.search(rf"{suffix}: (cannot be read \(|no such)", _refused(*model))
+
+
+def test_keys_that_are_no_names(tmp_path: Path) -> None:
+    torch.save({0: torch.zeros(1)}, tmp_path / "w.pth")
+    assert "holds no weights by name but the keys 0; save" in _refused(models.flat_net(), tmp_path / "w.pth")
+    torch.save({"a\nb": torch.zeros(1), **STATE}, tmp_path / "w.pth")
+    assert r"1 unexpected ('a\nb')" in _refused(models.flat_net(), tmp_path / "w.pth")
+
+
+def test_weights_that_cannot_be_copied(tmp_path: Path) -> None:
+    torch.save({k: v.to(torch.complex64).to_sparse() for k, v in STATE.items()}, tmp_path / "w.pth")
+    message = _refused(models.flat_net(), tmp_path / "w.pth")
+    assert "w.pth: the weights cannot be copied into the model (" in message

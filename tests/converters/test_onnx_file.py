@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from ml_dtypes import bfloat16
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.converters import Canonical, canonical, load_model
-from edgecnn.errors import EdgeCnnError
+from edgecnn.converters.onnx_canonical import OnnxToCanonical
+from edgecnn.errors import EdgeCnnError, ModelError
 from edgecnn.spec import ModelSpec
 from tests import models
 from tests.converters.helpers import convert, images, run, run_bytes
@@ -31,6 +34,7 @@ def user_model(
     out: Sequence[int | str] = ("N", 2),
     result: str = "logits",
     name: str = "x",
+    kind: int = TensorProto.FLOAT,
 ) -> onnx.ModelProto:
     """Mean of each channel, times a 3×2 matrix."""
     nodes = [
@@ -43,7 +47,7 @@ def user_model(
         nodes,
         "user",
         [helper.make_tensor_value_info(name, dtype, shape)],
-        [helper.make_tensor_value_info(result, TensorProto.FLOAT, out)],
+        [helper.make_tensor_value_info(result, kind, out)],
         [numpy_helper.from_array(weight, "weight")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -154,8 +158,50 @@ def _custom() -> onnx.ModelProto:
     return model
 
 
+def _constant(**value: Any) -> onnx.ModelProto:
+    """Multiplies by a constant that is a node."""
+    return user_model(
+        extra=[
+            helper.make_node("Constant", [], ["k"], **value),
+            helper.make_node("MatMul", ["logits", "k"], ["out"]),
+        ],
+        result="out",
+    )
+
+
+def _branch(value: float) -> onnx.ModelProto:
+    """Adds a constant that lies in a branch of an If."""
+    graphs = {
+        name: helper.make_graph(
+            [helper.make_node("Add", ["logits", "inner"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(np.full(2, value, np.float32), "inner")],
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    model = user_model(extra=[helper.make_node("If", ["yes"], ["out"], **graphs)], result="out")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    return model
+
+
+def _sequence() -> onnx.ModelProto:
+    model = user_model(extra=[helper.make_node("SplitToSequence", ["logits"], ["s"], axis=1)])
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None))
+    return model
+
+
+def _no_output() -> onnx.ModelProto:
+    model = user_model()
+    del model.graph.output[:]
+    return model
+
+
 NAN = WEIGHT.copy()
 NAN[1, 1] = np.nan
+INF = WEIGHT.copy()
+INF[1, 1] = np.inf
 
 
 @pytest.mark.parametrize(
@@ -190,7 +236,31 @@ NAN[1, 1] = np.nan
             user_model(**_node("Softmax", axis=1)),
             r"output out of the model already ends in Softmax \(last\); set",
         ),
-        (user_model(weight=NAN), r"user\.onnx: 1 weights hold NaN \(weight\)"),
+        (user_model(weight=NAN), r"user\.onnx: 1 weights hold NaN or infinity \(weight\)"),
+        (user_model(weight=INF), r"user\.onnx: 1 weights hold NaN or infinity \(weight\); train again"),
+        (user_model(weight=NAN.astype(np.float16)), r"1 weights hold NaN or infinity \(weight\)"),
+        (user_model(weight=INF.astype(bfloat16)), r"1 weights hold NaN or infinity \(weight\)"),
+        (_constant(value=numpy_helper.from_array(INF)), r"1 weights hold NaN or infinity \(k\)"),
+        (_constant(value_floats=[1.0, float("nan")]), r"1 weights hold NaN or infinity \(k\)"),
+        (_constant(value_float=float("nan")), r"1 weights hold NaN or infinity \(k\)"),
+        (_branch(np.nan), r"2 weights hold NaN or infinity \(inner, inner\)"),
+        (_sequence(), r"^output s is a sequence; let the model give tensors"),
+        (
+            user_model(**_node("Cast", to=TensorProto.BFLOAT16), kind=TensorProto.BFLOAT16),
+            r"^output out is of the dtype bfloat16; let the model cast it to float32",
+        ),
+        (user_model(kind=75), r"^output logits is of the dtype unknown; let the model cast it to float32"),
+        (_no_output(), r"^the model gives no output"),
+        (
+            user_model(
+                extra=[
+                    helper.make_node("Constant", [], ["k"], value_floats=[1.0] * 5),
+                    helper.make_node("Add", ["logits", "k"], ["out"], name="last"),
+                ],
+                result="out",
+            ),
+            r"^its shapes cannot be inferred \(.*op_type:Add.*Incompatible dimensions.*onnx_canonical after onnx_file\]$",
+        ),
         (user_model(**_node("NoSuchOperation")), r"user\.onnx: not a valid ONNX model"),
         (
             user_model(weight=np.ones((3, 1), np.float32), out=("N", 1)),
@@ -231,3 +301,46 @@ def test_file_that_is_no_model(tmp_path: Path, content: bytes, message: str) -> 
     (tmp_path / "user.onnx").write_bytes(content)
     with pytest.raises(EdgeCnnError, match=rf"user\.onnx: {message}"):
         canonical(load_model(tmp_path / "user.onnx"), SPEC)
+
+
+def test_infinity_as_a_mask_or_a_limit_is_no_mistake(tmp_path: Path) -> None:
+    """Added, not multiplied: the second class is ruled out."""
+    model = user_model(
+        extra=[
+            helper.make_node("Add", ["logits", "mask"], ["masked"]),
+            helper.make_node("Constant", [], ["limit"], value_float=float("inf")),
+            helper.make_node("Clip", ["masked", "", "limit"], ["out"]),
+        ],
+        result="out",
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, -np.inf], np.float32), "mask"))
+    converted = to_canonical(model, tmp_path)
+    assert run(converted, images(SPEC, 1))["scores"].tolist() == [[1, 0]]
+
+
+def test_damaged_files_are_model_errors(tmp_path: Path) -> None:
+    whole = user_model().SerializeToString()
+    path, draw = tmp_path / "user.onnx", random.Random(2)
+    messages = []
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(draw.choice((1, 2, 3))):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            canonical(load_model(path), SPEC)
+        except ModelError as error:
+            messages.append(str(error))
+    assert len(messages) > 200
+    assert not [message for message in messages if "\n" in message]
+
+
+@pytest.mark.parametrize("step", ["convert", "ensures"])
+def test_what_onnx_says_of_a_broken_graph_becomes_one_line(step: str) -> None:
+    arrow, broken = OnnxToCanonical(SPEC), user_model()
+    broken.graph.node.append(broken.graph.node[-1])
+    with pytest.raises(
+        ModelError, match=r"^(preprocessing and|the canonical model is not valid) .*\)$"
+    ) as caught:
+        arrow.convert(broken) if step == "convert" else arrow.ensures(user_model(), broken)
+    assert "\n" not in str(caught.value)

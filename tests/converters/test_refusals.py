@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgecnn.converters.torch_onnx import export
+from edgecnn.converters.torch_onnx import TorchToOnnx, _module_of, export
 from edgecnn.errors import ModelError
 from edgecnn.spec import ModelSpec
 from tests import models
@@ -221,3 +222,37 @@ def test_export_leaves_no_hooks_and_no_gradients() -> None:
     assert not net[0]._forward_hooks
     assert not net[0]._forward_pre_hooks
     assert net[0].weight.grad is None
+
+
+def test_what_torch_onnx_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any, **options: Any) -> None:
+        raise ValueError("optimiser\nstack")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    with pytest.raises(ModelError, match=r"^torch\.onnx cannot convert it \(optimiser\)$"):
+        export(nn.Conv2d(3, 4, 3), SPEC)
+
+
+def test_exported_model_that_is_not_valid() -> None:
+    with pytest.raises(ModelError, match=r"^the exported model is not valid \(.+\)$") as caught:
+        TorchToOnnx(SPEC).ensures(nn.Identity(), onnx.ModelProto())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trace", "module"),
+    [
+        ("['', 'stem.0', 'conv2d']", "stem.0"),
+        ("['', 'conv2d']", ""),
+        ("['conv2d']", ""),
+        ("{'stem': 0}", ""),
+        ("stem.0 > conv2d", ""),
+        ("['stem',", ""),
+        ("(" * 10_000, ""),
+        ("\0", ""),
+    ],
+)
+def test_traces_of_the_exporter_may_have_any_form(trace: str, module: str) -> None:
+    node = onnx.NodeProto(op_type="Conv")
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=trace)
+    assert _module_of(node) == module

@@ -1,30 +1,26 @@
-"""What makes a torch module unfit for conversion, found and named before an exporter stumbles on it."""
+"""Runs a torch module and refuses what no exporter can carry: training modes, shapes, mixed batches."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecnn.converters.torch_places import module_layer, user_line
 from edgecnn.errors import ModelError, first_line
+from edgecnn.manifest import sizes_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.export import ExportedProgram
 
 __all__ = [
     "BATCH_CURE",
     "check_eval",
     "check_first_dimension",
-    "check_graph",
     "check_images",
     "check_runs",
     "named_outputs",
-    "node_layer",
     "run_eager",
-    "user_line",
 ]
 
 BATCH_CURE = "flatten with x.flatten(1) or view(x.shape[0], -1), or convert for one batch size (batch=1)"
@@ -45,12 +41,12 @@ def check_eval(module: nn.Module) -> None:
     for name, layer in module.named_modules():
         if layer.training:
             raise ModelError(
-                f"{_layer(name, layer)} stays in training mode after .eval(); let it follow .train()"
+                f"{module_layer(name, layer)} stays in training mode after .eval(); let it follow .train()"
             )
         if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
             raise ModelError(
-                f"{_layer(name, layer)}: track_running_stats=False normalises by the batch itself, so an "
-                "image's result depends on its neighbours; train with running statistics"
+                f"{module_layer(name, layer)}: track_running_stats=False normalises by the batch itself, so "
+                "an image's result depends on its neighbours; train with running statistics"
             )
 
 
@@ -104,8 +100,8 @@ def _watched(module: nn.Module, running: list[tuple[str, nn.Module, Sequence[Any
         name, _, _ = running.pop()
         if torch.is_tensor(output) and output.numel() == 0:
             raise ModelError(
-                f"{_layer(name, layer)}: input {_shapes(inputs)} shrinks to nothing "
-                f"({shape_text(output)}); {SIZE_CURE}"
+                f"{module_layer(name, layer)}: input {_shapes(inputs)} shrinks to nothing "
+                f"({sizes_text(output.shape)}); {SIZE_CURE}"
             )
 
     handles = []
@@ -123,11 +119,11 @@ def _explain(running: list[tuple[str, nn.Module, Sequence[Any]]], error: Excepti
     if not running:
         return f"forward: {first_line(error)}"
     name, layer, inputs = running[-1]
-    where, shapes = _layer(name, layer), _shapes(inputs)
+    where, shapes = module_layer(name, layer), _shapes(inputs)
     kernel = getattr(layer, "kernel_size", None)
     text = first_line(error)
     if kernel is not None and ("Kernel size can't be greater" in text or "too small" in text):
-        taps = "×".join(map(str, kernel)) if isinstance(kernel, tuple) else f"{kernel}×{kernel}"
+        taps = sizes_text(kernel if isinstance(kernel, tuple) else (kernel, kernel))
         return f"{where}: input {shapes} is smaller than its kernel {taps}; {SIZE_CURE}"
     if "Guard failed" in text:
         return (
@@ -204,8 +200,8 @@ def check_first_dimension(outputs: dict[str, Tensor], count: int) -> None:
     for name, value in outputs.items():
         if value.ndim == 0 or value.shape[0] != count:
             raise ModelError(
-                f"{name} is {shape_text(value)} for {count} images: the batch must be its first dimension; "
-                + BATCH_CURE
+                f"{name} is {sizes_text(value.shape)} for {count} images: the batch must be its first "
+                f"dimension; {BATCH_CURE}"
             )
 
 
@@ -244,86 +240,5 @@ def _close(first: Tensor, second: Tensor) -> bool:
     return bool(((first - second).abs() <= tolerance).logical_or(first.isnan() & second.isnan()).all())
 
 
-def check_graph(program: ExportedProgram) -> None:
-    """Refuse operations that behave as in training or draw random numbers.
-
-    Raises:
-        ModelError: Names the layer, the operation and the line of forward.
-    """
-    import torch
-
-    for graph_module in program.graph_module.modules():
-        if not isinstance(graph_module, torch.fx.GraphModule):
-            continue
-        for node in graph_module.graph.nodes:
-            if not isinstance(node.target, torch._ops.OpOverload):
-                continue
-            op = node.target._schema.name.split("::")[-1]
-            training = _argument(node, ("train", "training"))
-            if training:
-                raise ModelError(
-                    f"{node_layer(node)}: {op} with training=True; use a layer that follows .eval() or pass "
-                    "training=self.training"
-                )
-            random = torch.Tag.nondeterministic_seeded in node.target.tags
-            if random and training is None and not _argument(node, ("dropout_p",)) == 0.0:
-                raise ModelError(
-                    f"{node_layer(node)}: {op} draws random numbers, so results cannot be repeated; "
-                    "take it out of the eval path"
-                )
-
-
-def _argument(node: Any, names: Sequence[str]) -> Any:
-    """Value of the operation's first argument with one of these names, its default, or None."""
-    for position, argument in enumerate(node.target._schema.arguments):
-        if argument.name in names:
-            if position < len(node.args):
-                return node.args[position]
-            return node.kwargs.get(argument.name, argument.default_value)
-    return None
-
-
-def node_layer(node: Any) -> str:
-    """``name (Class)`` of the layer that a node of an exported graph belongs to, with file and line."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    name, kind = stack[-1] if stack else ("", "")
-    kind = kind if isinstance(kind, str) else kind.__name__
-    layer = f"{name or 'forward'} ({kind.rpartition('.')[2]})" if kind else "forward"
-    frames = [line.strip() for line in node.meta.get("stack_trace", "").splitlines() if "File " in line]
-    place = frames[-1].split('"') if frames else []
-    if len(place) == 3 and _is_users(place[1]):
-        line = place[2].split(",")[1].strip().removeprefix("line ")
-        return f"{layer}, {Path(place[1]).name}:{line}"
-    return layer
-
-
-def user_line(error: BaseException) -> str:
-    """``file.py:12 (source text)`` of the deepest frame of the user's own code, or nothing."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if _is_users(frame.filename) and frame.line
-    ]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
-
-
-def _is_users(file: str) -> bool:
-    """Tell the user's files from torch's, from these and from code that was made up (``<string>``)."""
-    import torch
-
-    path = Path(file)
-    ours = path.parent == Path(__file__).parent
-    return not (file.startswith("<") or ours or Path(torch.__file__).parent in path.parents)
-
-
-def _layer(name: str, layer: nn.Module) -> str:
-    return f"{name or 'forward'} ({type(layer).__name__})"
-
-
 def _shapes(values: Sequence[Any]) -> str:
-    return ", ".join(shape_text(value) for value in values if hasattr(value, "shape"))
-
-
-def shape_text(value: Tensor) -> str:
-    """``1×3×32×32``."""
-    return "×".join(map(str, value.shape)) or "a scalar"
+    return ", ".join(sizes_text(value.shape) for value in values if hasattr(value, "shape"))
