@@ -152,7 +152,9 @@ def test_module_that_computes_something_else_is_refused(
         "reference_for",
         lambda *a: lambda images: {k: v + np.float32(0.01) for k, v in honest(*a)(images).items()},
     )
-    with pytest.raises(GateMissed, match=r"differs from the original on 32 inputs: scores differs by") as caught:
+    with pytest.raises(
+        GateMissed, match=r"differs from the original on 32 inputs: scores differs by"
+    ) as caught:
         edgecnn.convert(net, spec=spec, out=tmp_path / "a.edge")
     assert caught.value.figures["max_abs"] == pytest.approx(0.01, rel=0.01)
     assert (tmp_path / "a.edge" / "manifest.json").read_bytes() == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -13,15 +12,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from edgecnn.bundle import Bundle
     from edgecnn.manifest import Fidelity
 
 __all__ = [
+    "artifact_table",
+    "echo",
     "fidelity_table",
     "figure",
     "human_bytes",
     "is_quiet",
     "is_verbose",
     "json_flag",
+    "measured_on",
     "once",
     "print_json",
     "step_reporter",
@@ -102,8 +105,27 @@ def once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) ->
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object, indented, on standard output."""
-    click.echo(json.dumps(value, indent=2))
+    """Print one JSON object, indented, on standard output; numbers that are not finite are null."""
+    from edgecnn.stream.outputs import json_text
+
+    echo(json_text(value, indent=2))
+
+
+def echo(text: str) -> None:
+    """Print a result on standard output.
+
+    Raises:
+        Unavailable: It is a file on a full disk.
+        BrokenPipeError: Its reader went away.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from edgecnn.stream.outputs import write_failed
+
+        raise write_failed("standard output", error.strerror) from error
 
 
 def human_bytes(count: int) -> str:
@@ -130,6 +152,23 @@ def figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def artifact_table(bundle: Bundle) -> str:
+    """What a bundle holds for which engines."""
+    rows = [["artifact", "format", "precision", "size", "file", "needs"]]
+    rows += [
+        [
+            entry.id,
+            entry.format,
+            entry.precision,
+            human_bytes(bundle.file(entry.path).bytes),
+            entry.path,
+            ", ".join(f"{name} {value}" for name, value in entry.requires.items()),
+        ]
+        for entry in bundle.manifest.artifacts
+    ]
+    return table(rows)
+
+
 def fidelity_table(fidelity: Sequence[Fidelity]) -> str:
     """How close each artifact is to the model it was made from."""
     rows = [["artifact", "runtime", "inputs", "max |difference|", "cosine", "agreement"]]
@@ -145,6 +184,15 @@ def fidelity_table(fidelity: Sequence[Fidelity]) -> str:
         for row in fidelity
     ]
     return table(rows)
+
+
+def measured_on(bundle: Bundle) -> list[str]:
+    """The line that says which inputs the fidelity was measured on; none where that is not known."""
+    calibration = bundle.manifest.calibration
+    if calibration is None:
+        return []
+    made_up = " (made up: convert with --calib for figures on real inputs)" if calibration.generated else ""
+    return [f"  measured on {calibration.n} inputs from {calibration.source}{made_up}"]
 
 
 @contextmanager

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from edgecnn.cli import _common
+from edgecnn.errors import GateMissed
 
 if TYPE_CHECKING:
     from edgecnn.bundle import Bundle
 
 __all__ = ["command"]
+
+FIDELITY_KEYS = ("id", "runtime", "n", "max_abs", "cosine", "agreement", "metric", "metric_fp32", "drop")
 
 
 @click.command("convert")
@@ -47,26 +52,31 @@ def command(
     from edgecnn.conversion import convert
 
     steps: list[dict[str, Any]] = []
-    with _common.step_reporter(f"converting {model}") as report:
+    try:
+        with _common.step_reporter(f"converting {model}") as report:
 
-        def on_step(name: str, seconds: float) -> None:
-            steps.append({"name": name, "seconds": round(seconds, 3)})
-            report(name, seconds)
+            def on_step(name: str, seconds: float) -> None:
+                steps.append({"name": name, "seconds": round(seconds, 3)})
+                report(name, seconds)
 
-        bundle = convert(
-            model,
-            spec=spec,
-            out=out,
-            weights=weights,
-            calibration=calib,
-            samples=samples,
-            batch=batch,
-            on_step=on_step,
-        )
+            bundle = convert(
+                model,
+                spec=spec,
+                out=out,
+                weights=weights,
+                calibration=calib,
+                samples=samples,
+                batch=batch,
+                on_step=on_step,
+            )
+    except GateMissed as missed:
+        if as_json:
+            _common.print_json(_refused(missed, steps))
+        raise
     if as_json:
         _common.print_json(_facts(bundle, steps))
     elif not _common.is_quiet():
-        click.echo(_card(bundle))
+        _common.echo(_card(bundle))
 
 
 def _facts(bundle: Bundle, steps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -86,40 +96,32 @@ def _facts(bundle: Bundle, steps: list[dict[str, Any]]) -> dict[str, Any]:
             }
             for entry in manifest.artifacts
         ],
-        "fidelity": [
-            {
-                "id": row.id,
-                "runtime": row.runtime,
-                "n": row.n,
-                "max_abs": row.max_abs,
-                "cosine": row.cosine,
-                "agreement": row.agreement,
-                "metric": None,
-                "metric_fp32": None,
-                "drop": None,
-            }
-            for row in manifest.fidelity
-        ],
+        "fidelity": [_fidelity(msgspec.structs.asdict(row)) for row in manifest.fidelity],
         "steps": steps,
-        "gate": {"max_drop": None, "met": True, "kept_float": []},
+        "gate": _gate(met=True),
     }
 
 
+def _refused(missed: GateMissed, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same object for a conversion that wrote no bundle, with what was measured."""
+    return {
+        "bundle": None,
+        "artifacts": [],
+        "fidelity": [_fidelity(missed.figures)] if missed.figures else [],
+        "steps": steps,
+        "gate": _gate(met=False),
+    }
+
+
+def _fidelity(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: figures.get(key) for key in FIDELITY_KEYS}
+
+
+def _gate(met: bool) -> dict[str, Any]:
+    return {"max_drop": None, "met": met, "kept_float": []}
+
+
 def _card(bundle: Bundle) -> str:
-    manifest = bundle.manifest
-    artifacts = [["artifact", "format", "precision", "size"]]
-    artifacts += [
-        [entry.id, entry.format, entry.precision, _common.human_bytes(bundle.file(entry.path).bytes)]
-        for entry in manifest.artifacts
-    ]
-    lines = [f"{bundle.path} is written and agrees with the model", "", _common.table(artifacts), ""]
-    lines.append(_common.fidelity_table(manifest.fidelity))
-    if manifest.calibration is not None:
-        made_up = (
-            " (made up: give --calib for figures on real inputs)" if manifest.calibration.generated else ""
-        )
-        lines += [
-            "",
-            f"  measured on {manifest.calibration.n} inputs from {manifest.calibration.source}{made_up}",
-        ]
-    return "\n".join(lines)
+    parts = [f"{bundle.path} is written and agrees with the model", _common.artifact_table(bundle)]
+    parts.append(_common.fidelity_table(bundle.manifest.fidelity))
+    return "\n\n".join([*parts, *_common.measured_on(bundle)])

@@ -14,8 +14,6 @@ from edgecnn.errors import Unavailable, first_line
 
 __all__ = ["command"]
 
-# runs nothing: it cannot stand for a machine that works
-NO_ENGINE = "null"
 JETSON_RELEASE = Path("/etc/nv_tegra_release")
 
 
@@ -25,7 +23,7 @@ JETSON_RELEASE = Path("/etc/nv_tegra_release")
 def command(as_json: bool) -> None:
     """Show which runtimes, devices and cameras can be used here, and what is missing.
 
-    Exits with 3 when no runtime can be used.
+    Exits with 3 when no runtime that runs bundles can be used.
     """
     facts: dict[str, Any] = {
         "runtimes": _runtimes(),
@@ -36,9 +34,11 @@ def command(as_json: bool) -> None:
     if as_json:
         _common.print_json(facts)
     else:
-        click.echo(_report(facts))
-    if not any(row["usable"] for row in facts["runtimes"] if row["name"] != NO_ENGINE):
-        raise Unavailable("no runtime can be used here; try: pip install 'edgecnn[cpu]'")
+        _common.echo(_report(facts))
+    from edgecnn.runtimes import backend
+
+    if not any(row["usable"] and backend(row["name"]).is_engine for row in facts["runtimes"]):
+        raise Unavailable("no runtime that runs bundles can be used here; try: pip install 'edgecnn[cpu]'")
 
 
 def _runtimes() -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def command(bundle: str, as_json: bool) -> None:
     if as_json:
         _common.print_json(_facts(opened))
     else:
-        click.echo(_card(opened))
+        _common.echo(_card(opened))
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:
@@ -54,14 +54,10 @@ def _card(bundle: Bundle) -> str:
     rows += [("", f"{name}: {value}") for name, value in manifest.provenance.items()]
     width = max(len(name) for name, _ in rows)
     parts = ["\n".join(f"{name.ljust(width)}  {text}" for name, text in rows)]
-    parts.append(_artifacts(bundle))
+    parts.append(_common.artifact_table(bundle))
     if manifest.fidelity:
         parts.append(_common.fidelity_table(manifest.fidelity))
-    if manifest.calibration is not None:
-        made_up = " (made up)" if manifest.calibration.generated else ""
-        parts.append(
-            f"  measured on {manifest.calibration.n} inputs from {manifest.calibration.source}{made_up}"
-        )
+    parts += _common.measured_on(bundle)
     if manifest.network is not None and _common.is_verbose():
         parts.append(_layers(manifest.network.layers))
     return "\n\n".join(parts)
@@ -105,22 +101,6 @@ def _decoding(spec: ModelSpec) -> list[tuple[str, str]]:
 
 def _px(size: int | None) -> str:
     return "the model's own size" if size is None else f"{size} px"
-
-
-def _artifacts(bundle: Bundle) -> str:
-    rows = [["artifact", "format", "precision", "size", "file", "needs"]]
-    rows += [
-        [
-            entry.id,
-            entry.format,
-            entry.precision,
-            _common.human_bytes(bundle.file(entry.path).bytes),
-            entry.path,
-            ", ".join(f"{k} {v}" for k, v in entry.requires.items()),
-        ]
-        for entry in bundle.manifest.artifacts
-    ]
-    return _common.table(rows)
 
 
 def _layers(layers: tuple[Layer, ...]) -> str:

@@ -3,23 +3,29 @@
 ==== =======================================================================================
 0    done; also when the reader of a pipe went away
 1    a gate was missed (accuracy, parity, latency)
-2    bad input or usage
-3    something is missing on this machine (runtime, device, camera)
+2    bad input or usage; also a file or folder that the system refuses
+3    something is missing on this machine (runtime, device, camera, room on the disk)
 70   a mistake in edgecnn itself; ``-vv`` shows where
-130  interrupted; output files are closed and valid
+130  interrupted (SIGINT, SIGTERM); output files are closed and valid, half-made ones are removed
 ==== =======================================================================================
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pkgutil import iter_modules
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -28,8 +34,12 @@ from edgecnn.errors import EdgeCnnError, first_line
 
 __all__ = ["commands", "main"]
 
+BAD_INPUT = 2
+MISSING_HERE = 3
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def commands() -> list[str]:
@@ -65,9 +75,16 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code.
     """
     _open_streams()
+    with _terminable():
+        code = _run(list(sys.argv[1:] if args is None else args))
+    _settle_stdout()
+    return code
+
+
+def _run(args: list[str]) -> int:
     try:
         # click's own main() would end a closed pipe with 1 and an interrupt without our message
-        with _edgecnn.make_context("edgecnn", list(sys.argv[1:] if args is None else args)) as context:
+        with _edgecnn.make_context("edgecnn", args) as context:
             _edgecnn.invoke(context)
         # what is still buffered must fail here, not while the interpreter shuts down
         sys.stdout.flush()
@@ -79,14 +96,15 @@ def main(args: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except KeyboardInterrupt:
-        click.echo("edgecnn: interrupted", err=True)
+        _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        _drop_stdout()
         return 0
+    except OSError as error:
+        _trace()
+        return _refused(error)
     except Exception as error:
-        if logging.getLogger("edgecnn").isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
+        _trace()
         message = f"internal error: {type(error).__name__}: {first_line(error)}"
         return _fail(
             f"{message}; please report it with the output of the same command with -vv", INTERNAL_ERROR
@@ -95,8 +113,45 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"edgecnn: error: {message}", err=True)
+    _say(f"error: {message}")
     return code
+
+
+def _refused(error: OSError) -> int:
+    """A file that the system refuses and that no command answered for."""
+    message = error.strerror or first_line(error)
+    if isinstance(error.filename, (str, bytes)):
+        message = f"{os.fsdecode(error.filename)}: {message}"
+    if error.errno in NO_ROOM:
+        return _fail(f"{message}; check the space and the disk", MISSING_HERE)
+    return _fail(message, BAD_INPUT)
+
+
+def _say(message: str) -> None:
+    with suppress(OSError):  # nobody is left to tell of a stderr that cannot be written
+        click.echo(f"edgecnn: {message}", err=True)
+
+
+def _trace() -> None:
+    if logging.getLogger("edgecnn").isEnabledFor(logging.DEBUG):
+        traceback.print_exc()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End at SIGTERM as at Ctrl-C, so that half-made files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _open_streams() -> None:
@@ -107,6 +162,9 @@ def _open_streams() -> None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
-def _drop_stdout() -> None:
-    """Send what is left to nowhere, or Python complains of the closed pipe when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _settle_stdout() -> None:
+    """Send what cannot be written to nowhere, or Python complains of it when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,8 +21,20 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+log = logging.getLogger(__name__)
+
 FOUND_SHOWN = 10
 FPS_FRAMES = 30
+
+
+class _FiniteRange(click.FloatRange):
+    """Nothing compares with NaN, so click lets it pass every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number that can be used here.", param, ctx)
+        return number
 
 
 @click.command("run")
@@ -52,7 +66,7 @@ FPS_FRAMES = 30
 )
 @click.option("--runtime", default="auto", show_default=True, metavar="NAME", help="Which engine runs it.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Instead of the bundle's.")
+@click.option("--threshold", type=_FiniteRange(0, 1), help="Instead of the bundle's.")
 @click.option(
     "--min-size", type=click.IntRange(4), metavar="PX", help="Smallest object, instead of the bundle's."
 )
@@ -60,9 +74,7 @@ FPS_FRAMES = 30
     "--smooth", type=click.IntRange(1), default=1, metavar="N", help="Average classes over N frames."
 )
 @click.option("--max-frames", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
-@click.option(
-    "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
-)
+@click.option("--duration", type=_FiniteRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @_common.verbosity
 def command(
     bundle: str,
@@ -88,7 +100,7 @@ def command(
     """
     where = _where(bundle, camera, source)
     outputs = [Path(path) for path in (*save, *([json_path] if json_path not in (None, "-") else []))]
-    if len(set(outputs)) < len(outputs):
+    if len({path.resolve() for path in outputs}) < len(outputs):
         raise click.UsageError("two outputs name the same file")
 
     from edgecnn.predictor import load
@@ -100,6 +112,8 @@ def command(
             bundle, runtime=runtime, threads=threads, threshold=threshold, min_size=min_size, smooth=smooth
         ) as predictor,
     ):
+        if predictor.runtime.name == "null":
+            log.warning("the runtime null has no engine: every score is zero, whatever the frame shows")
         sinks: list[Sink] = []
         if show:
             sinks.append(WindowSink())

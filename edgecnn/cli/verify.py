@@ -38,10 +38,10 @@ def command(bundle: str, runtime: str, as_json: bool) -> None:
             ]
             for row in found.artifacts
         ]
-        click.echo(_common.table(rows, indent=""))
+        _common.echo(_common.table(rows, indent=""))
         for row in found.artifacts:
             if row.reason:
-                click.echo(f"{row.id} on {row.runtime}: {row.reason}")
+                _common.echo(f"{row.id} on {row.runtime}: {row.reason}")
     if not found.ok:
         failed = [f"{row.id} on {row.runtime}" for row in found.artifacts if row.status == "failed"]
         if failed:

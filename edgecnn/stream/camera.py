@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -17,7 +16,6 @@ __all__ = ["CameraSource"]
 
 NODE = "/dev/video"
 DEFAULT_FPS = 30.0
-FPS_MAX = 1000.0
 
 
 class CameraSource(Source):
@@ -93,7 +91,6 @@ def _open(index: int, device: str) -> Any:
 
 
 def _frame_rate(capture: Any) -> float:
-    from edgecnn.vision.opencv import cv2
+    from edgecnn.vision.video import frame_rate
 
-    fps = float(capture.get(cv2.CAP_PROP_FPS))
-    return fps if math.isfinite(fps) and 0 < fps <= FPS_MAX else DEFAULT_FPS
+    return frame_rate(capture) or DEFAULT_FPS

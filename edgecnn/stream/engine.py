@@ -49,7 +49,9 @@ def run_stream(
     """Read, predict and write out frame after frame, in the source's order.
 
     Each result's ``timing_ms`` gets ``read`` (waiting for the frame) and ``total`` (reading and
-    predicting). Sinks are closed whatever happens; the source is left to its owner.
+    predicting). Sinks are closed whatever happens; the source is left to its owner. Of several
+    failures the first is raised and the others are logged; an interrupt goes before those that are
+    edgecnn's or the system's.
 
     Args:
         predictor: Gives the result of a frame, uint8 (H, W, 3) BGR.
@@ -66,16 +68,34 @@ def run_stream(
         Interrupted: SIGINT or SIGTERM (in the main thread).
     """
     run = _Run(predictor, source, sinks, on_frame)
+    interrupted = False
+    failures: list[BaseException] = []
     with Interrupts() as interrupts:
         try:
-            run.loop(interrupts, max_frames, duration_s)
-        except KeyboardInterrupt as interrupt:
-            summary = run.close(interrupts)
-            raise Interrupted(summary) from interrupt
-        except BaseException:
-            run.close(interrupts, failed=True)
-            raise
-        return run.close(interrupts)
+            try:
+                run.loop(interrupts, max_frames, duration_s)
+            finally:
+                interrupts.end()
+        except KeyboardInterrupt:
+            interrupted = True
+        except BaseException as error:
+            failures.append(error)
+        summary = run.close(interrupts, failures)
+        interrupted = interrupted or interrupts.came
+    raised = _chosen(failures, Interrupted(summary) if interrupted else None)
+    for failure in failures:
+        if failure is not raised:
+            log.warning("%s", failure)
+    if raised is not None:
+        raise raised
+    return summary
+
+
+def _chosen(failures: list[BaseException], interrupted: Interrupted | None) -> BaseException | None:
+    """Which ending is raised: a mistake in the program must not pass for an interrupt or a full disk."""
+    mistakes = [failure for failure in failures if not isinstance(failure, (EdgeCnnError, OSError))]
+    first = failures[0] if failures else None
+    return mistakes[0] if mistakes else interrupted or first
 
 
 class _Run:
@@ -156,18 +176,15 @@ class _Run:
             skipped=self._source.skipped + self._unfit,
         )
 
-    def close(self, interrupts: Interrupts, failed: bool = False) -> Summary:
-        """Close every sink, also when one of them fails; the stream's own error goes before theirs."""
+    def close(self, interrupts: Interrupts, failures: list[BaseException]) -> Summary:
+        """Close every sink, also when one of them fails or hangs; adds what fails to ``failures``."""
         summary = self._summary()
-        errors: list[Exception] = []
-        with interrupts.held():
-            for sink in self._sinks:
-                try:
+        for sink in self._sinks:
+            try:
+                with interrupts.held():
                     sink.close(summary)
-                except (EdgeCnnError, OSError) as error:
-                    errors.append(error)
-        if errors and not failed:
-            raise errors[0]
-        for suppressed in errors:
-            log.warning("%s", suppressed)
+            except KeyboardInterrupt:
+                log.warning("%s was not closed: interrupted again", type(sink).__name__)
+            except Exception as error:
+                failures.append(error)
         return summary

@@ -17,12 +17,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """Turns both signals into `KeyboardInterrupt`, at once or at the end of a `held` block.
 
+    It is raised once; afterwards, and after `end`, a signal is only noted, so that nothing comes
+    between the outputs and their closing. Only a `held` block that hangs can be broken then.
+
     Signals can be handled in the main thread only; in another one this does nothing.
+
+    Attributes:
+        came: A signal came.
     """
 
     def __init__(self) -> None:
+        self.came = False
+        self._ended = False
         self._holding = False
-        self._pending = False
+        self._waiting = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -39,19 +47,28 @@ class Interrupts:
         """Finish the block first; a second signal does not wait any more.
 
         Raises:
-            KeyboardInterrupt: A signal came meanwhile.
+            KeyboardInterrupt: A second signal came; or one came, and this is not the end yet.
         """
         self._holding = True
         try:
             yield
         finally:
             self._holding = False
-        if self._pending:
-            self._pending = False
+        if self._waiting and not self._ended:
+            self._ended = True
             raise KeyboardInterrupt
 
+    def end(self) -> None:
+        """Interrupt nothing any more but `held` blocks, and those at the second signal from now on."""
+        self._ended = True
+        self._waiting = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._holding and not self._pending:
-            self._pending = True
+        self.came = True
+        if self._holding and not self._waiting:
+            self._waiting = True
             return
+        if self._ended and not self._holding:
+            return
+        self._ended = True
         raise KeyboardInterrupt

@@ -1,8 +1,7 @@
-"""One line of JSON a frame, each on disk before the next frame is read."""
+"""One line of JSON a frame, each in the file before the next frame is read."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any, TextIO
 from edgecnn.errors import InputError
 from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, Summary
-from edgecnn.stream.outputs import make_parent, write_failed
+from edgecnn.stream.outputs import json_text, make_parent, write_failed
 
 __all__ = ["JsonlSink"]
 
@@ -20,7 +19,10 @@ __all__ = ["JsonlSink"]
 class JsonlSink:
     """Writes ``{"frame", "time", "source", "detections" | "classes" | "tensors", "timing_ms"}`` a frame.
 
-    The last line is ``{"summary": {…}}``; where it is missing, the program was killed.
+    Each line is handed to the operating system at once: it outlives a program that is killed, but
+    the system writes it to the disk when it likes, so a loss of power may cost the latest lines. The
+    last line is ``{"summary": {…}}``; where it is missing, the program was killed. Scores that are
+    not finite are null.
     """
 
     def __init__(self, path: str) -> None:
@@ -32,7 +34,7 @@ class JsonlSink:
         Raises:
             InputError: The file cannot be written.
         """
-        self._path = path
+        self._name = "standard output" if path == "-" else path
         self._file: TextIO = sys.stdout if path == "-" else _open(Path(path))
         self._broken = False
 
@@ -61,15 +63,14 @@ class JsonlSink:
 
     def _line(self, value: dict[str, Any]) -> None:
         try:
-            # ASCII: a file name that is not valid UTF-8 must not break the line
-            self._file.write(json.dumps(value) + "\n")
+            self._file.write(json_text(value) + "\n")
             self._file.flush()
         except BrokenPipeError:
             self._broken = True
             raise
         except OSError as error:
             self._broken = True
-            raise write_failed(self._path, error) from error
+            raise write_failed(self._name, error.strerror) from error
 
 
 def _open(path: Path) -> TextIO:

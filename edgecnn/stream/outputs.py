@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import secrets
 from pathlib import Path
+from typing import Any
 
 from edgecnn.errors import InputError, Unavailable
 from edgecnn.stream.base import Image, Source
 
-__all__ = ["encode_image", "make_parent", "protect_source", "write_failed", "write_whole"]
+__all__ = [
+    "create_beside",
+    "encode_image",
+    "json_text",
+    "make_parent",
+    "protect_source",
+    "write_failed",
+    "write_whole",
+]
 
 
 def make_parent(path: Path) -> None:
@@ -23,24 +35,59 @@ def make_parent(path: Path) -> None:
         raise InputError(f"{path.parent}: cannot be made a folder ({error.strerror})") from error
 
 
-def write_failed(path: str | os.PathLike[str], error: OSError) -> Unavailable:
+def write_failed(path: str | os.PathLike[str], reason: str | None) -> Unavailable:
     """Make the error for an output that was opened and then cannot be written, as on a full disk."""
-    return Unavailable(f"{os.fspath(path)}: writing failed ({error.strerror}); check the space and the disk")
+    return Unavailable(f"{os.fspath(path)}: writing failed ({reason}); check the space and the disk")
+
+
+def create_beside(path: Path) -> Path:
+    """Create a new, empty file to write into until it is whole: hidden, in the same folder, same suffix.
+
+    Its name cannot be guessed, so it is never a file of the user's.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    # not made of the name itself, which may be as long as names can be
+    beside = path.with_name(f".edgecnn-{secrets.token_hex(8)}{path.suffix}")
+    try:
+        beside.touch(exist_ok=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    return beside
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside its place and rename it, so that it is never half there.
 
     Raises:
-        Unavailable: It cannot be written.
+        InputError: The folder cannot be written.
+        Unavailable: The disk is full or broken.
     """
-    beside = path.with_name(f"{path.stem}.part{path.suffix}")
+    beside = create_beside(path)
     try:
         beside.write_bytes(data)
         beside.replace(path)
     except OSError as error:
+        raise write_failed(path, error.strerror) from error
+    finally:
         beside.unlink(missing_ok=True)
-        raise write_failed(path, error) from error
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Write JSON as the standard has it: numbers that are not finite become null."""
+    # ASCII: a file name that is not valid UTF-8 must not break the line
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
 
 
 def encode_image(image: Image, path: Path) -> bytes:
@@ -69,10 +116,15 @@ def protect_source(path: Path, source: Source, option: str) -> None:
     """Refuse an output that would replace an input.
 
     Raises:
-        InputError: ``path`` is a file that the source reads, or its folder.
+        InputError: ``path`` is a file that the source reads, or its folder; or no file can have that
+            name.
     """
-    if not path.exists():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written ({error.strerror})") from error
     for taken in (*source.paths, *([source.root] if source.root else [])):
         if taken.exists() and path.samefile(taken):
             raise InputError(f"{option} {path}: is the source itself; choose another name")

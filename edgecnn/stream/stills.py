@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from edgecnn.errors import InputError
 from edgecnn.results import Classification, Detections, Result
@@ -92,7 +95,13 @@ def _names(source: Source) -> dict[Path, Path]:
 
 def _rank(result: Result) -> tuple[int, float]:
     if isinstance(result, Detections):
-        return len(result), float(result.scores.sum())
+        return len(result), _comparable(result.scores.sum())
     if isinstance(result, Classification):
-        return 1, float(result.scores.max(initial=0.0))
+        # scores without an activation may all be negative
+        return 1, _comparable(result.scores.max(initial=-np.inf))
     return 0, 0.0
+
+
+def _comparable(score: float) -> float:
+    """Put what is not a number below all that are: nothing compares with it."""
+    return -math.inf if math.isnan(score) else float(score)

@@ -8,24 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.errors import InputError, Unavailable
+from edgecnn.errors import MediaError, Unavailable
 from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, Summary
-from edgecnn.stream.outputs import make_parent, write_failed
+from edgecnn.stream.outputs import create_beside, make_parent, write_failed
 
 __all__ = ["VIDEO_CODECS", "VideoSink"]
 
 # codecs that OpenCV's own wheels can write on every machine
 VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 CLOCKLESS_FPS = 25.0
+# what a camera may stand still before its pause is cut: a longer one would be minutes of one picture
+PAUSE_S_MAX = 2.0
 
 
 class VideoSink:
     """Writes the annotated frames; the file appears under its name when it is complete.
 
-    A frame is placed at its own time: where a camera gave fewer frames than it announced, pictures
-    are shown longer, so that the video plays at the speed of what it shows. Frames without a clock
-    follow one another at 25 a second. All are brought to the first one's size, with black borders.
+    A frame is placed at its own time since the first one: where a camera gave fewer frames than it
+    announced, pictures are shown longer, so that the video plays at the speed of what it shows; a
+    pause of more than 2 s is cut to that. Frames without a clock follow one another at 25 a second.
+    All are brought to the first one's size, with black borders.
+
+    OpenCV does not tell that a disk is full, so the file is read back before it gets its name; what
+    lacks frames is removed, and an older file of that name stays as it was.
     """
 
     def __init__(self, path: Path, fps: float | None) -> None:
@@ -39,10 +45,11 @@ class VideoSink:
             InputError: The folder cannot be made.
         """
         self._path = path
-        self._beside = path.with_name(f"{path.stem}.part{path.suffix}")
+        self._beside: Path | None = None
         self._fps = fps
         self._writer: Any = None
         self._size_hw = (0, 0)
+        self._start_s = 0.0
         self._written = 0
         make_parent(path)
 
@@ -51,44 +58,77 @@ class VideoSink:
         image = annotated()
         if self._writer is None:
             self._size_hw = image.shape[:2]
-            self._writer = self._open()
-        due = self._written + 1 if self._fps is None else round(frame.time_s * self._fps) + 1
-        if due > self._written:
+            self._start_s = frame.time_s
+            self._beside = create_beside(self._path)
+            self._writer = self._open(self._beside)
+        copies = self._copies(frame.time_s)
+        if copies > 0:
             fitted = fit_into(image, self._size_hw)
-            for _ in range(due - self._written):
+            for _ in range(copies):
                 self._writer.write(fitted)
-            self._written = due
+            self._written += copies
 
     def close(self, summary: Summary) -> None:
-        """Finish the file and give it its name; without a frame there is none."""
-        if self._writer is None:
+        """Finish the file and give it its name; without a frame there is none.
+
+        Raises:
+            Unavailable: The file lacks frames, as on a full disk, or cannot get its name.
+        """
+        if self._beside is None:
             return
-        self._writer.release()
         try:
+            if self._writer is None:
+                return
+            self._writer.release()
+            if missing := _missing(self._beside, self._written):
+                raise write_failed(self._path, missing)
             self._beside.replace(self._path)
         except OSError as error:
-            raise write_failed(self._path, error) from error
+            raise write_failed(self._path, error.strerror) from error
+        finally:
+            self._beside.unlink(missing_ok=True)
 
-    def _open(self) -> Any:
+    def _copies(self, time_s: float) -> int:
+        """How often a frame has to be written to fill the video up to its time."""
+        if self._fps is None:
+            return 1
+        copies = round((time_s - self._start_s) * self._fps) + 1 - self._written
+        most = max(round(PAUSE_S_MAX * self._fps), 1)
+        if copies > most:
+            self._start_s += (copies - most) / self._fps
+            copies = most
+        return copies
+
+    def _open(self, beside: Path) -> Any:
         from edgecnn.vision.opencv import cv2
 
-        try:
-            self._beside.write_bytes(b"")
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
         height, width = self._size_hw
         codec = VIDEO_CODECS[self._path.suffix.lower()]
         # MPEG-4 counts time in at most 65535 ticks a second: 14.999925 does not fit, 15 does
         fps = round(self._fps or CLOCKLESS_FPS, 3)
-        writer = cv2.VideoWriter(str(self._beside), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
+        writer = cv2.VideoWriter(str(beside), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
         if not writer.isOpened():
             writer.release()
-            self._beside.unlink(missing_ok=True)
             raise Unavailable(
                 f"{self._path}: OpenCV cannot write {width}×{height} at {fps:g} fps as {codec}; "
                 "try a name that ends in .avi"
             )
         return writer
+
+
+def _missing(path: Path, frames: int) -> str | None:
+    """What a video lacks of the frames that were written to it, or None."""
+    from edgecnn.vision.video import VideoReader
+
+    try:
+        with VideoReader(path) as video:
+            # the number is written last, and nothing is any more after a failure: it need not be counted
+            if video.announced_frames == frames:
+                return None
+            found = sum(1 for _ in iter(video.skip, False))
+    except MediaError:
+        return "the video cannot be read back"
+    return f"the video holds {found} of {frames} frames" if found < frames else None
 
 
 def fit_into(image: Image, size_hw: tuple[int, int]) -> Image:

@@ -22,13 +22,13 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Find the images under a folder, at any depth, sorted by path; hidden ones are left out.
 
     Raises:
-        MediaError: No such folder, or no image in it.
+        MediaError: No such folder, no image in it, or a folder below it that cannot be listed.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MediaError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     found = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             Path(root, name)
@@ -38,6 +38,10 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise MediaError(f"{folder}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise MediaError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
 def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgecnn.errors import InputError, MediaError
 from edgecnn.vision.opencv import cv2
 
-__all__ = ["VideoReader", "sample_frames"]
+__all__ = ["VideoReader", "frame_rate", "sample_frames"]
 
 FPS_MAX = 1000.0
 
@@ -43,8 +43,7 @@ class VideoReader:
         if self._first is None:
             self.close()
             raise MediaError(f"{self.path}: opens as a video but no frame of it decodes")
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps: float | None = fps if math.isfinite(fps) and 0 < fps <= FPS_MAX else None
+        self.fps: float | None = frame_rate(self._capture)
         count = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.announced_frames: int | None = int(count) if math.isfinite(count) and count >= 1 else None
         self.size_hw: tuple[int, int] = (int(self._first.shape[0]), int(self._first.shape[1]))
@@ -79,6 +78,12 @@ class VideoReader:
     def _read(self) -> npt.NDArray[np.uint8] | None:
         ok, frame = self._capture.read()
         return np.asarray(frame, np.uint8) if ok else None
+
+
+def frame_rate(capture: Any) -> float | None:
+    """Frames per second as a ``cv2.VideoCapture`` says, of a file or a camera; None when not plausible."""
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if math.isfinite(fps) and 0 < fps <= FPS_MAX else None
 
 
 def sample_frames(path: str | os.PathLike[str], count: int) -> list[npt.NDArray[np.uint8]]:

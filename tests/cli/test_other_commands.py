@@ -4,38 +4,15 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from edgecnn import ModelSpec
+from edgecnn import ModelSpec, conversion
 from edgecnn.cli import _common, doctor
 from edgecnn.cli.main import main
 from edgecnn.errors import MissingDependency
 from edgecnn.runtimes import known
 from edgecnn.runtimes.ort import Backend
 from tests.bundles import mean_color_model
-
-
-@pytest.fixture(scope="module")
-def color_onnx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The mean-colour network as a plain ONNX file (float, N×C×H×W), and its spec."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    folder = tmp_path_factory.mktemp("onnx")
-    graph = helper.make_graph(
-        [helper.make_node("ReduceMean", ["pixels", "axes"], ["color"], keepdims=0)],
-        "mean",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [helper.make_tensor_value_info("color", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(np.array([2, 3]), "axes")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    (folder / "mean.onnx").write_bytes(model.SerializeToString())
-    spec = ModelSpec(
-        task="classification", size_hw=(8, 8), activation="none", labels=("red", "green", "blue")
-    )
-    (folder / "mean.toml").write_text(spec.to_toml())
-    return folder / "mean.onnx", folder / "mean.toml"
 
 
 def test_convert_prints_one_json_object(
@@ -75,9 +52,44 @@ def test_convert_report_for_people(
     assert report.startswith(f"{out} is written and agrees with the model\n")
     assert "onnx-fp32  onnx    fp32" in report
     assert "100.0%" in report
-    assert "made up: give --calib" in report
+    assert "  measured on 4 inputs from generated images (made up: convert with --calib " in report
+    assert main(["inspect", str(out)]) == 0
+    card = capfd.readouterr().out
+    # the same tables, word for word
+    assert report.partition("\n\n")[2].rstrip() in card
     assert main(["convert", str(model), "--spec", str(spec), "-o", str(out), "--samples", "4", "-q"]) == 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_convert_that_misses_the_gate_prints_the_object_too(
+    color_onnx: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    honest = conversion.reference_for
+    monkeypatch.setattr(
+        conversion,
+        "reference_for",
+        lambda *given: lambda images: {k: v + 0.5 for k, v in honest(*given)(images).items()},
+    )
+    model, spec = color_onnx
+    out = tmp_path / "mean.edge"
+    args = ["convert", str(model), "--spec", str(spec), "-o", str(out), "--samples", "4"]
+    assert main([*args, "--json"]) == 1
+    captured = capfd.readouterr()
+    facts = json.loads(captured.out)
+    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate"]
+    assert (facts["bundle"], facts["artifacts"]) == (None, [])
+    [fidelity] = facts["fidelity"]
+    assert (fidelity["id"], fidelity["runtime"], fidelity["n"]) == ("onnx-fp32", "ort", 4)
+    assert fidelity["max_abs"] == pytest.approx(0.5, abs=1e-3)
+    assert "load" in [step["name"] for step in facts["steps"]]
+    assert facts["gate"] == {"max_drop": None, "met": False, "kept_float": []}
+    assert "differs from the original" in captured.err.splitlines()[-1]
+    assert main(args) == 1
+    assert capfd.readouterr().out == ""
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +136,7 @@ def test_verify_exits_1_where_the_results_differ(
     assert json.loads(captured.out)["ok"] is False
     assert "failed: onnx-fp32 on ort" in captured.err
     assert main(["verify", str(color_bundle)]) == 1
-    assert "max |difference| 0.5" in capfd.readouterr().out
+    assert "onnx-fp32  ort      failed  0.5 " in capfd.readouterr().out
 
 
 def test_verify_without_a_bundle(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -192,15 +204,20 @@ def test_doctor_says_why_not_and_exits_3(
             raise MissingDependency("x could not be imported; try: pip install x")
 
     class Fine:
+        is_engine = False
+
         @staticmethod
         def version() -> str:
             return "1"
 
-    monkeypatch.setattr("edgecnn.runtimes.backend", lambda name: Fine if name == "null" else Broken)
+    monkeypatch.setattr("edgecnn.runtimes.backend", lambda name: Broken if name == "ort" else Fine)
     assert main(["doctor"]) == 3
     captured = capfd.readouterr()
     assert "no  ort  x could not be imported; try: pip install x" in captured.out
-    assert "no runtime can be used here" in captured.err
+    # the reference and the one without an engine run no bundle
+    assert "ok  torch" in captured.out
+    assert "ok  null" in captured.out
+    assert "no runtime that runs bundles can be used here" in captured.err
 
 
 def test_doctor_reads_the_release_of_a_jetson(
@@ -210,6 +227,14 @@ def test_doctor_reads_the_release_of_a_jetson(
     monkeypatch.setattr(doctor, "JETSON_RELEASE", tmp_path / "release")
     assert main(["doctor", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["jetson"] == "# R36 (release), REVISION: 4.3"
+
+
+def test_json_of_numbers_that_are_not_finite(capfd: pytest.CaptureFixture[str]) -> None:
+    _common.print_json({"a": [float("nan"), {"b": float("-inf")}], "c": (1.5, 2, True, None, "NaN")})
+    assert json.loads(capfd.readouterr().out, parse_constant=pytest.fail) == {
+        "a": [None, {"b": None}],
+        "c": [1.5, 2, True, None, "NaN"],
+    }
 
 
 @pytest.mark.parametrize(

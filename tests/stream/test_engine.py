@@ -14,6 +14,7 @@ from edgecnn.errors import EdgeCnnError, InputError, Unavailable
 from edgecnn.results import Result
 from edgecnn.stream import EndOfStream, Frame, Interrupted, Summary, open_source, run_stream
 from edgecnn.stream.base import Image
+from edgecnn.stream.interrupts import Interrupts
 from tests.stream.fakes import Memory, detections, picture, pictures, predicting, write_picture
 
 
@@ -191,6 +192,94 @@ def test_signal_while_writing_waits_for_the_sinks() -> None:
         run_stream(lambda image: detections(0), open_source(pictures(3)), sinks)
     assert [len(sink.frames) for sink in sinks] == [1, 1]
     assert sinks[1].summary is not None
+
+
+class Signalling(Memory):
+    """A sink to which a signal comes while it writes or closes."""
+
+    def __init__(self, where: str, times: int = 1, error: Exception | None = None) -> None:
+        super().__init__()
+        self.where, self.times, self.error = where, times, error
+
+    def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
+        super().write(frame, result, annotated)
+        self._signal("write")
+
+    def close(self, summary: Summary) -> None:
+        self._signal("close")
+        super().close(summary)
+
+    def _signal(self, where: str) -> None:
+        if where == self.where:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGTERM)
+            if self.error is not None:
+                raise self.error
+
+
+@pytest.mark.parametrize("where", ["write", "close"])
+@pytest.mark.parametrize("error", [None, Unavailable("disk full"), BrokenPipeError(32, "Broken pipe")])
+def test_signal_while_a_sink_fails_is_an_interrupt(
+    where: str, error: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    sinks = [Memory(), Signalling(where, error=error), Memory()]
+    with pytest.raises(Interrupted) as raised:
+        run_stream(lambda image: detections(0), open_source(pictures(1)), sinks)
+    assert sinks[0].summary == sinks[2].summary == raised.value.summary
+    assert raised.value.summary.frames == 1
+    assert [record.getMessage() for record in caplog.records] == ([str(error)] if error else [])
+
+
+@pytest.mark.parametrize("where", ["write", "close"])
+def test_second_signal_breaks_a_sink_and_closes_the_others(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaking = Signalling(where, times=2)
+    sinks = [Memory(), breaking, Memory()]
+    with pytest.raises(Interrupted):
+        run_stream(lambda image: detections(0), open_source(pictures(1)), sinks)
+    assert sinks[0].summary is not None
+    assert sinks[2].summary is not None
+    assert (breaking.summary is None) == (where == "close")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == (["Signalling was not closed: interrupted again"] if where == "close" else [])
+
+
+def test_signals_between_the_loop_and_the_closing_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(self: Interrupts) -> None:
+        end(self)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    end = Interrupts.end
+    monkeypatch.setattr(Interrupts, "end", late)
+    sink = Memory()
+    with pytest.raises(Interrupted):
+        run_stream(lambda image: detections(0), open_source(pictures(2)), [sink])
+    assert sink.summary is not None
+    assert sink.summary.frames == 2
+
+
+def test_mistake_does_not_pass_for_an_interrupt() -> None:
+    sink = Memory()
+    with pytest.raises(KeyError):
+        run_stream(
+            lambda image: detections(0),
+            open_source(pictures(1)),
+            [Signalling("write", error=KeyError()), sink],
+        )
+    assert sink.summary is not None
+
+
+def test_sink_that_breaks_while_closing_does_not_keep_the_others_open() -> None:
+    sink = Memory()
+    with pytest.raises(ZeroDivisionError):
+        run_stream(
+            lambda image: detections(0),
+            open_source(pictures(1)),
+            [Failing(on_close=ZeroDivisionError()), sink],
+        )
+    assert sink.summary is not None
 
 
 def test_runs_outside_the_main_thread() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +62,14 @@ def test_json_lines_of_other_results(tmp_path: Path) -> None:
     assert lines(path)[1]["tensors"] == {"y": {"shape": [2, 3], "dtype": "float32"}}
 
 
-def test_json_line_is_on_disk_before_the_next_frame(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    run(pictures(2), JsonlSink(str(path)), results=[classes(float("inf")), classes(float("nan"))])
+    assert not {"Infinity", "NaN"} & set(path.read_text().replace(",", " ").split())
+    assert [line["classes"][0]["score"] for line in lines(path)[:2]] == [None, None]
+
+
+def test_json_line_is_in_the_file_before_the_next_frame(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     sink = JsonlSink(str(path))
     sink.write(Frame(0, picture(1), 0.0, "x"), detections(1), lambda: picture(1))
@@ -101,9 +111,89 @@ def test_video_has_all_frames_and_the_rate(tmp_path: Path, name: str) -> None:
 def test_video_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "v.mp4", 10)
     sink.write(Frame(0, picture(1), 0.0, "x"), detections(1), lambda: picture(1))
-    assert [p.name for p in tmp_path.iterdir()] == ["v.part.mp4"]
+    [hidden] = [p.name for p in tmp_path.iterdir()]
+    assert hidden.startswith(".")
+    assert hidden.endswith(".mp4")
     sink.close(SUMMARY)
     assert [p.name for p in tmp_path.iterdir()] == ["v.mp4"]
+
+
+@pytest.mark.parametrize(("source", "save"), [("v.part.avi", "v.avi"), ("a.part.png", "a.png")])
+def test_source_named_like_a_half_written_output_stays(tmp_path: Path, source: str, save: str) -> None:
+    path = tmp_path / source
+    write_video(path) if path.suffix == ".avi" else write_picture(path)
+    before = path.read_bytes()
+    run(path, saving(tmp_path / save))
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([source, save])
+
+
+def test_hidden_file_never_replaces_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda count: "taken")
+    taken = tmp_path / ".edgecnn-taken.png"
+    taken.write_bytes(b"mine")
+    with pytest.raises(InputError, match="cannot be written"):
+        run(picture(1), saving(tmp_path / "a.png"))
+    assert taken.read_bytes() == b"mine"
+    assert [p.name for p in tmp_path.iterdir()] == [taken.name]
+
+
+SAVE_WITH_LITTLE_ROOM = """
+import resource, sys
+import numpy as np
+from edgecnn.errors import Unavailable
+from edgecnn.results import Detections
+from edgecnn.stream import open_save, open_source, run_stream
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+frames = np.random.default_rng(0).integers(0, 256, (30, 96, 128, 3), np.uint8)
+source = open_source(frames)
+try:
+    run_stream(lambda image: Detections.empty(), source, [open_save(sys.argv[1], source)])
+except Unavailable as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
+@pytest.mark.parametrize("name", ["v.mp4", "v.avi"])
+def test_full_disk_is_no_broken_video(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"an older one")
+
+    def save(limit: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", SAVE_WITH_LITTLE_ROOM, str(path), str(limit)]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ)
+
+    failed = save(40_000)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"{path}: writing failed (the video ")
+    assert len(failed.stderr.splitlines()) == 1
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"an older one")]
+    done = save(10_000_000)
+    assert (done.returncode, done.stderr) == (0, "")
+    with VideoReader(path) as video:
+        assert sum(1 for _ in video) == 30
+
+
+def test_video_whose_container_counts_wrong_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cv2.VideoCapture
+
+    class Miscounting:
+        def __init__(self, *arguments: Any) -> None:
+            self._capture = real(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._capture, name)
+
+        def get(self, key: int) -> float:
+            return 0.0 if key == cv2.CAP_PROP_FRAME_COUNT else float(self._capture.get(key))
+
+    monkeypatch.setattr(cv2, "VideoCapture", Miscounting)
+    run(pictures(5), saving(tmp_path / "v.avi"))
+    with VideoReader(tmp_path / "v.avi") as video:
+        assert sum(1 for _ in video) == 5
 
 
 def test_video_without_a_frame_is_no_file(tmp_path: Path) -> None:
@@ -120,6 +210,26 @@ def test_video_of_a_slow_camera_keeps_its_time(tmp_path: Path) -> None:
     with VideoReader(tmp_path / "v.avi") as video:
         levels = [round(float(frame.mean()) / 80) for frame in video]
     assert levels == [0, 1, 1, 1, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("times_s", "frames"),
+    [
+        # the model loads for 7 s after the camera was opened
+        ([7.0, 7.1, 7.2], 3),
+        # a pause of a minute is cut to 2 s, and the time goes on from there
+        ([0.0, 60.0, 60.1, 60.3], 1 + 20 + 1 + 2),
+        # one of 2 s is not
+        ([0.0, 2.0, 2.1], 22),
+    ],
+)
+def test_video_of_a_camera_that_stands_still(tmp_path: Path, times_s: list[float], frames: int) -> None:
+    sink = VideoSink(tmp_path / "v.avi", fps=10)
+    for time_s in times_s:
+        sink.write(Frame(0, picture(9), time_s, "camera:0"), detections(0), partial(picture, 9))
+    sink.close(SUMMARY)
+    with VideoReader(tmp_path / "v.avi") as video:
+        assert sum(1 for _ in video) == frames
 
 
 def test_video_brings_frames_to_the_first_size(tmp_path: Path) -> None:
@@ -167,6 +277,13 @@ def test_still_is_that_of_the_frame_with_the_most_to_show(tmp_path: Path) -> Non
 def test_still_of_classes_is_that_of_the_best_score(tmp_path: Path) -> None:
     path = tmp_path / "best.png"
     run(pictures(3), saving(path), results=[classes(0.3), classes(0.9), classes(0.6)])
+    assert read_image(path)[-1, -1].tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize("scores", [[-3.0, -1.0, -2.0], [float("nan"), 0.5, float("nan")]])
+def test_still_of_classes_whose_scores_are_no_probabilities(tmp_path: Path, scores: list[float]) -> None:
+    path = tmp_path / "best.png"
+    run(pictures(3), saving(path), results=[classes(score) for score in scores])
     assert read_image(path)[-1, -1].tolist() == [10, 10, 10]
 
 
@@ -225,6 +342,13 @@ def test_source_is_not_overwritten_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "link.jsonl").symlink_to(path)
     with pytest.raises(InputError, match="is the source itself"):
         open_json(str(tmp_path / "link.jsonl"), open_source(path))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".png", ".jsonl", "", "/x.png"])
+def test_name_that_is_too_long_is_refused_before_the_first_frame(tmp_path: Path, suffix: str) -> None:
+    source = open_source(write_picture(tmp_path / "a.png"))
+    with pytest.raises(InputError, match="File name too long"):
+        (open_json if suffix == ".jsonl" else open_save)(f"{tmp_path}/{'n' * 300}{suffix}", source)
 
 
 @pytest.mark.parametrize("name", ["file/x.mp4", "file/x.png", "file/x.jsonl", "file/deep/"])

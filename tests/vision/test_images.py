@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from typing import Any
@@ -199,6 +200,22 @@ def test_folders_without_images_are_refused(tmp_path: Any) -> None:
         list_images(tmp_path / "gone")
     with pytest.raises(MediaError, match="not a folder"):
         list_images(tmp_path / "notes.txt")
+
+
+def test_folder_that_cannot_be_listed_is_named(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").touch()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    # no permission can be taken from root, who may run this
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(MediaError, match=r"closed: cannot be listed \(Permission denied\)"):
+        list_images(tmp_path)
 
 
 def test_real_photos_as_pillow() -> None:
