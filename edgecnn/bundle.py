@@ -6,6 +6,7 @@ hashed. A bundle is written beside its destination and renamed into place when i
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import io
 import os
@@ -37,6 +38,7 @@ __all__ = [
     "GOLDEN_OUTPUT",
     "Bundle",
     "BundleWriter",
+    "check_destination",
     "decode_npz",
     "encode_npz",
     "write_bundle",
@@ -173,18 +175,46 @@ class BundleWriter:
         _write_through(self.directory / MANIFEST_NAME, manifest.encode())
 
 
+def check_destination(path: Path) -> None:
+    """Refuse a place where a bundle would destroy or disturb something else.
+
+    Raises:
+        InputError: Something is there that is not a bundle, or holds more than a bundle; or the place lies
+            inside a bundle; or the path cannot be used.
+    """
+    try:
+        inside = next((parent for parent in path.parents if (parent / MANIFEST_NAME).is_file()), None)
+        if inside is not None:
+            raise InputError(f"{path}: lies inside the bundle {inside}; choose another place")
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        listed = {
+            file.path
+            for file in decode_manifest(_read_regular(path / MANIFEST_NAME, MANIFEST_BYTES_MAX), "").files
+        }
+        strange = [
+            found.name
+            for found in _walk(path)
+            if found.relative_to(path).as_posix() not in listed | {MANIFEST_NAME}
+        ]
+    except BundleError as error:
+        raise InputError(f"{path}: exists and is not a bundle; choose another name or remove it") from error
+    if strange:
+        raise InputError(f"{path}: holds {strange[0]}, which is not of its bundle; move it away first")
+
+
 @contextmanager
 def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
     """Write a bundle: all of it or nothing; an older one at the same place stays until then.
 
     Raises:
-        InputError: The destination exists and is not a bundle, or its parent cannot be written.
+        InputError: As `check_destination`, or its parent cannot be written.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not (
-        path.is_dir() and ((path / MANIFEST_NAME).is_file() or not any(path.iterdir()))
-    ):
-        raise InputError(f"{path}: exists and is not a bundle; choose another name or remove it")
+    check_destination(path)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,19 +233,29 @@ def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Put a new bundle into the place of an old one, which comes back if anything stops that."""
-    old = path.with_name(f"{new.name}.old")
-    try:
-        if path.exists():
-            path.rename(old)
+    """Put a new bundle into the place of an old one, which then has the new one's former name."""
+    if not path.exists():
         new.rename(path)
-    except BaseException:
-        if old.exists() and not path.exists():
+    elif not _exchange(new, path):
+        old = path.with_name(f"{new.name}.old")
+        path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
             old.rename(path)
-        raise
-    finally:
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change their names in one step, so that no reader finds neither; False where Linux
+    (3.15, glibc 2.28) or the file system cannot.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <fcntl.h> and <linux/fs.h>
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _write_through(path: Path, data: bytes) -> None:

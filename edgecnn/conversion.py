@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecnn import __version__
-from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle, encode_npz, write_bundle
+from edgecnn.bundle import (
+    GOLDEN_INPUT,
+    GOLDEN_NAME,
+    GOLDEN_OUTPUT,
+    Bundle,
+    check_destination,
+    encode_npz,
+    write_bundle,
+)
 from edgecnn.calibration import Samples, draw_samples
 from edgecnn.converters.load import LoadedModel, load_model
 from edgecnn.converters.onnx_canonical import Canonical, canonical
@@ -76,6 +84,8 @@ def convert(
         GateMissed: The converted model computes something else; nothing was written.
     """
     out = _checked_out(out)
+    if batch is not None and (not isinstance(batch, int) or batch < 1):
+        raise InputError(f"batch must be a whole number of at least 1, not {batch!r}")
     if not isinstance(spec, (ModelSpec, type(None))):
         spec = ModelSpec.from_file(spec)
     steps = _Steps(on_step)
@@ -112,6 +122,8 @@ def _checked_out(out: str | os.PathLike[str]) -> Path:
     path = Path(out)
     if path.suffix != ".edge":
         raise InputError(f"{path}: a bundle's name ends in .edge")
+    # now, not after minutes of conversion
+    check_destination(Path(os.path.realpath(path)))
     return path
 
 
@@ -138,6 +150,7 @@ def _parity(
     except EngineError as error:
         # nothing is missing on this machine: it is the model that does not run
         raise ModelError(str(error)) from error
+    _check_reference(expected, spec, loaded.name)
     parity = compare(expected, actual, _of_bundle(spec))
     missed = parity.missed("fp32")
     if missed:
@@ -146,6 +159,20 @@ def _parity(
             {"id": ARTIFACT_ID, "runtime": "ort", **asdict(parity)},
         )
     return expected, parity
+
+
+def _check_reference(expected: Outputs, spec: ModelSpec, name: str) -> None:
+    """The original's own answers have to be usable before anything is compared with them."""
+    for output, values in expected.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ModelError(f"{name}: the model itself gives values in {output} that are not finite")
+    scores = next(iter(expected.values()))
+    low, high = float(scores.min()), float(scores.max())
+    if spec.task == "window_detection" and not (low >= 0 and high <= 1 + 1e-6):
+        raise SpecError(
+            f"{name}: its scores go from {low:.3g} to {high:.3g}; scores of windows are in 0..1, "
+            'set activation = "sigmoid" or "softmax"'
+        )
 
 
 def _of_bundle(spec: ModelSpec) -> ModelSpec:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -95,6 +96,11 @@ class Predictor:
         """Start smoothing anew: the next frame belongs to another stream."""
         with self._smoothing:
             self._smoother.reset()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Engines do not travel between processes: the other one opens the bundle again."""
+        options = self.runtime.options
+        return _reopen, (self.bundle.path, self.runtime.name, options.threads, self.spec, self.smooth)
 
     def close(self) -> None:
         """Release the engine."""
@@ -185,6 +191,11 @@ def load(
     spec = _changed(opened.manifest.spec, threshold, min_size)
     loaded = open_model(opened, runtime=runtime, threads=threads)
     return Predictor(opened, loaded, spec, smooth)
+
+
+def _reopen(path: Path, runtime: str, threads: int | None, spec: ModelSpec, smooth: int) -> Predictor:
+    bundle = Bundle(path)
+    return Predictor(bundle, open_model(bundle, runtime=runtime, threads=threads), spec, smooth)
 
 
 def _changed(spec: ModelSpec, threshold: float | None, min_size: int | None) -> ModelSpec:

@@ -42,8 +42,13 @@ def _readable(error: msgspec.ValidationError, field: str, struct: type[msgspec.S
     field = f"{field}{path.rstrip('`')}".strip(".")
     kind = {f.name: f.type for f in msgspec.structs.fields(struct)}.get(field)
     if text.startswith("Invalid enum value"):
-        text += f"; it can be {', '.join(get_args(kind))}"
+        text += f"; it can be {', '.join(_choices(kind))}"
     return f"{field}: {text}" if field else text
+
+
+def _choices(kind: Any) -> list[str]:
+    """The strings of a Literal, also inside an optional one."""
+    return [text for arg in get_args(kind) for text in ([arg] if isinstance(arg, str) else _choices(arg))]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -207,6 +212,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         _require(0 < self.nms_iou <= 1, f"nms_iou must be in 0..1, not {self.nms_iou}")
         _require(self.max_detections >= 1, f"max_detections must be at least 1, not {self.max_detections}")
         _require(self.top_k >= 1, f"top_k must be at least 1, not {self.top_k}")
+        broken = [label for label in self.labels if not label.strip() or not label.isprintable()]
+        _require(not broken, f"labels holds {broken[:1]}: a label is printable text on one line")
         _require(
             len(set(self.labels)) == len(self.labels),
             f"labels holds {next((x for x in self.labels if self.labels.count(x) > 1), '')!r} twice",
@@ -288,7 +295,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """
         path = Path(path)
         try:
-            text = path.read_bytes().decode("utf-8")
+            text = path.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise SpecError(f"{path}: cannot be read as a spec ({reason})") from error

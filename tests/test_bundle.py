@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -279,21 +281,16 @@ def test_failed_write_leaves_the_old_bundle_and_nothing_beside(bundle: Path) -> 
     assert [p.name for p in bundle.parent.iterdir()] == ["tiny.edge"]
 
 
-@pytest.mark.parametrize("failing", [1, 2])
-def test_interrupt_while_the_bundle_is_put_into_place(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, failing: int
-) -> None:
-    """Between the two renames and before them: the old bundle is there again, nothing lies beside it."""
-    calls = 0
+def test_interrupt_while_the_bundle_is_put_into_place(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where names cannot be exchanged in one step: between the two renames the old bundle comes back."""
     rename = Path.rename
 
     def interrupted(self: Path, target: Path) -> Path:
-        nonlocal calls
-        calls += 1
-        if calls == failing:
+        if target == bundle and not self.name.endswith(".old"):
             raise KeyboardInterrupt
         return rename(self, target)
 
+    monkeypatch.setattr("edgecnn.bundle._exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt), write_bundle(bundle) as writer:
         writer.add("model.onnx", b"new")
@@ -301,6 +298,34 @@ def test_interrupt_while_the_bundle_is_put_into_place(
     monkeypatch.undo()
     assert Bundle(bundle).read("model.onnx") == b"weights"
     assert [p.name for p in bundle.parent.iterdir()] == ["tiny.edge"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_reader_finds_a_bundle_at_any_moment(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    """At the moment of the exchange there is no time without a manifest; the fallback still replaces it."""
+    if not exchange:
+        monkeypatch.setattr("edgecnn.bundle._exchange", lambda one, other: False)
+    gone, stop = [], threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            if not (bundle / "manifest.json").exists():
+                gone.append(True)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for index in range(60):
+        with write_bundle(bundle) as writer:
+            writer.add("model.onnx", str(index).encode())
+            writer.finish(manifest(writer.files))
+    stop.set()
+    reader.join()
+    assert Bundle(bundle).read("model.onnx") == b"59"
+    assert [p.name for p in bundle.parent.iterdir()] == ["tiny.edge"]
+    if exchange and sys.platform == "linux":
+        assert gone == []
 
 
 def test_bundle_without_a_manifest_replaces_nothing(bundle: Path) -> None:
@@ -336,6 +361,46 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / "thesis.edge" / "chapter1").read_text() == "years of work"
+
+
+def test_folder_with_some_manifest_is_not_overwritten(tmp_path: Path) -> None:
+    """Other programs call files manifest.json too."""
+    (tmp_path / "web.edge").mkdir()
+    (tmp_path / "web.edge" / "manifest.json").write_text("{}")
+    (tmp_path / "web.edge" / "mine.txt").write_text("mine")
+    with (
+        pytest.raises(InputError, match=r"web\.edge: exists and is not a bundle"),
+        write_bundle(tmp_path / "web.edge"),
+    ):
+        pass
+    assert (tmp_path / "web.edge" / "mine.txt").read_text() == "mine"
+
+
+def test_bundle_with_something_else_in_it_is_not_overwritten(bundle: Path) -> None:
+    (bundle / "notes.txt").write_text("mine")
+    with (
+        pytest.raises(InputError, match=r"holds notes\.txt, which is not of its bundle"),
+        write_bundle(bundle),
+    ):
+        pass
+    assert (bundle / "notes.txt").read_text() == "mine"
+
+
+def test_altered_bundle_may_be_replaced(bundle: Path) -> None:
+    (bundle / "model.onnx").write_bytes(b"rotten")
+    with write_bundle(bundle) as writer:
+        writer.add("model.onnx", b"new")
+        writer.finish(manifest(writer.files))
+    assert Bundle(bundle).read("model.onnx") == b"new"
+
+
+def test_bundle_is_not_written_into_another(bundle: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"lies inside the bundle .*tiny\.edge"),
+        write_bundle(bundle / "in" / "a.edge"),
+    ):
+        pass
+    assert Bundle(bundle)
 
 
 def test_destination_that_cannot_be_written(tmp_path: Path) -> None:

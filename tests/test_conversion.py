@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -250,6 +251,39 @@ def test_numbers_that_are_not_finite_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"1\.weight"):
         edgecnn.convert(net, spec=ModelSpec(task="classification", size_hw=(2, 2)), out=tmp_path / "a.edge")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_original_that_is_not_finite_is_blamed(tmp_path: Path) -> None:
+    class Log(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.log(x.flatten(1) - 0.5)
+
+    spec = ModelSpec(task="tensors", size_hw=(2, 2))
+    with pytest.raises(ModelError, match="log: the model itself gives values in output that are not finite"):
+        edgecnn.convert(Log(), spec=spec, out=tmp_path / "a.edge")
+
+
+def test_logits_are_no_scores_of_windows(tmp_path: Path) -> None:
+    class Logit(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((1, 2, 3)) * 40
+
+    spec = ModelSpec(task="window_detection", size_hw=(8, 8), activation="none")
+    with pytest.raises(SpecError, match=r'scores of windows are in 0..1, set activation = "sigmoid"'):
+        edgecnn.convert(Logit(), spec=spec, out=tmp_path / "a.edge")
+
+
+@pytest.mark.parametrize("batch", [0, -2, "2"])
+def test_batch_is_checked(tmp_path: Path, batch: Any) -> None:
+    with pytest.raises(InputError, match="batch must be a whole number of at least 1"):
+        edgecnn.convert("any.onnx", out=tmp_path / "a.edge", batch=batch)
+
+
+def test_occupied_destination_is_found_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "a.edge").mkdir()
+    (tmp_path / "a.edge" / "mine").touch()
+    with pytest.raises(InputError, match="exists and is not a bundle"):
+        edgecnn.convert("missing.onnx", out=tmp_path / "a.edge")
 
 
 def test_arguments_that_do_not_fit(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 import threading
 from pathlib import Path
@@ -158,6 +159,16 @@ def test_smoothing_starts_anew_with_each_stream(tmp_path: Path) -> None:
         ((_, first),) = classifier.stream([green])
     assert isinstance(first, Classification)
     np.testing.assert_allclose(first.scores, [1, 0])
+
+
+def test_predictor_travels_to_another_process(tmp_path: Path) -> None:
+    write_mean_color(tmp_path / "a.edge", PHOTO)
+    frame = np.full((8, 8, 3), RED, np.uint8)
+    with edgecnn.load(tmp_path / "a.edge", threads=1) as classifier:
+        again = pickle.loads(pickle.dumps(classifier))
+        assert again(frame).to_json() == classifier(frame).to_json()
+        assert again.runtime.options.threads == 1
+        again.close()
 
 
 def test_closed_predictor_says_so(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ __all__ = ["command"]
 FIDELITY_KEYS = ("id", "runtime", "n", "max_abs", "cosine", "agreement", "metric", "metric_fp32", "drop")
 
 
-@click.command("convert")
+@click.command("convert", short_help="Convert a model to a bundle and prove it.")
 @click.argument("model")
 @click.option("-o", "--output", "out", required=True, metavar="OUT.edge", help="The bundle to write.")
 @click.option("--spec", metavar="FILE", help="What the model wants and gives: .toml or .json.")

@@ -14,10 +14,11 @@ from edgecnn.errors import Unavailable, first_line
 
 __all__ = ["command"]
 
+NO_BUNDLES = {"null": "no engine, for tests", "torch": "the reference of convert, runs no bundle"}
 JETSON_RELEASE = Path("/etc/nv_tegra_release")
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Show what can run here and what is missing.")
 @_common.json_flag
 @_common.verbosity
 def command(as_json: bool) -> None:
@@ -105,10 +106,15 @@ def _cameras() -> list[dict[str, Any]]:
 
 
 def _report(facts: dict[str, Any]) -> str:
+    from edgecnn.runtimes import backend
+
     lines = ["runtimes"]
     for row in facts["runtimes"]:
+        what = (
+            "" if backend(row["name"]).is_engine else f"  ({NO_BUNDLES.get(row['name'], 'runs no bundle')})"
+        )
         lines.append(
-            f"  {'ok ' if row['usable'] else 'no '} {row['name']}  {row['version'] or row['reason']}"
+            f"  {'ok ' if row['usable'] else 'no '} {row['name']}  {row['version'] or row['reason']}{what}"
         )
     lines.append("devices")
     for row in facts["devices"]:

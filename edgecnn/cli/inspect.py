@@ -18,7 +18,7 @@ __all__ = ["command"]
 LABELS_SHOWN = 8
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what a bundle expects and contains.")
 @click.argument("bundle")
 @_common.json_flag
 @_common.verbosity

@@ -6,7 +6,7 @@
 2    bad input or usage; also a file or folder that the system refuses
 3    something is missing on this machine (runtime, device, camera, room on the disk)
 70   a mistake in edgecnn itself; ``-vv`` shows where
-130  interrupted (SIGINT, SIGTERM); output files are closed and valid, half-made ones are removed
+130  interrupted (SIGINT, SIGTERM, SIGHUP); output files are closed and valid, half-made ones are removed
 ==== =======================================================================================
 """
 
@@ -37,6 +37,8 @@ __all__ = ["commands", "main"]
 BAD_INPUT = 2
 MISSING_HERE = 3
 INTERNAL_ERROR = 70
+# SIGHUP: the terminal went away; there is none on Windows
+ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 INTERRUPTED = 130
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -139,15 +141,18 @@ def _trace() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """End at SIGTERM as at Ctrl-C, so that half-made files are removed."""
+    """End at SIGTERM and SIGHUP as at Ctrl-C, so that half-made files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    # what is ignored stays ignored: nohup is meant
+    ends = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, _interrupt) for number in ends}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -37,7 +37,7 @@ class _FiniteRange(click.FloatRange):
         return number
 
 
-@click.command("run")
+@click.command("run", short_help="Run a bundle on a camera, a video or pictures.")
 @click.argument("bundle", default="face")
 @click.option(
     "--camera", type=click.IntRange(0), multiple=True, callback=_common.once, help="Number of a camera."
@@ -129,6 +129,8 @@ def command(
         except Interrupted as interrupted:
             _report(interrupted.summary, tally, predictor.runtime.name, json_path, save)
             raise
+        if max_frames is None and duration is None:
+            _warn_of_missing(summary, opened)
         _report(summary, tally, predictor.runtime.name, json_path, save)
 
 
@@ -139,7 +141,7 @@ def _where(bundle: str, camera: int | None, source: str | None) -> int | str:
         return camera
     if source is not None:
         return source
-    if Path(bundle).is_file():
+    if Path(bundle).is_file() or (Path(bundle).is_dir() and not bundle.endswith(".edge")):
         raise click.UsageError(f"{bundle} is no bundle; did you mean: edgecnn run --source {bundle}")
     raise click.UsageError("say where frames come from, such as --camera 0 or --source video.mp4")
 
@@ -235,6 +237,13 @@ def _sentence(summary: Summary, tally: _Tally, runtime: str) -> str:
     if summary.skipped:
         text += f", {summary.skipped} skipped"
     return text
+
+
+def _warn_of_missing(summary: Summary, source: Source) -> None:
+    """Say that a video ended before its announced length: it is cut, or its container is wrong."""
+    announced, came = source.frames_announced, summary.frames + summary.skipped
+    if announced is not None and came < announced:
+        log.warning("%s announces %d frames, %d could be read", source.name, announced, came)
 
 
 def _listed(result: Result) -> list[str]:

@@ -10,7 +10,7 @@ from edgecnn.errors import GateMissed, Unavailable
 __all__ = ["command"]
 
 
-@click.command("verify")
+@click.command("verify", short_help="Check a bundle's files and results here.")
 @click.argument("bundle")
 @click.option("--runtime", default="all", show_default=True, metavar="NAME", help="Run on this one only.")
 @_common.json_flag

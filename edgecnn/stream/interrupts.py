@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM that wait while an output is being written."""
+"""SIGINT, SIGTERM and SIGHUP that wait while an output is being written."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 __all__ = ["Interrupts"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal went away; there is none on Windows
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupts:
-    """Turns both signals into `KeyboardInterrupt`, at once or at the end of a `held` block.
+    """Turns the signals into `KeyboardInterrupt`, at once or at the end of a `held` block.
 
     It is raised once; afterwards, and after `end`, a signal is only noted, so that nothing comes
     between the outputs and their closing. Only a `held` block that hangs can be broken then.
@@ -35,7 +36,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            # what is ignored stays ignored: nohup is meant
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, Unavailable
 from edgecnn.stream.base import Sink, Source
 from edgecnn.stream.jsonl import JsonlSink
 from edgecnn.stream.outputs import protect_source
@@ -22,7 +23,11 @@ def open_json(path: str, source: Source) -> Sink:
 
     Raises:
         InputError: It cannot be written or is the source itself.
+        Unavailable: Standard output is closed.
     """
+    # the command line puts /dev/null in the place of a closed stdout; a redirected one has another name
+    if path == "-" and (sys.stdout is None or getattr(sys.stdout, "name", "") == os.devnull):
+        raise Unavailable("--json -: standard output is closed, so results would be lost; name a file")
     if path != "-":
         protect_source(Path(path), source, "--json")
         if Path(path).is_dir():

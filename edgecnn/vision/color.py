@@ -33,14 +33,18 @@ def check_frame(frame: Any) -> None:
     if frame.ndim == 3 and channels not in (1, 3, 4):
         first = frame.shape[0] in (1, 3, 4)
         raise InputError(f"{what}: {'use frame.transpose(1, 2, 0)' if first else 'it has no known channels'}")
-    order = {1: "gray", 3: "bgr", 4: "rgba"}[channels]
+    call = {
+        1: "to_bgr(frame, 'gray')",
+        3: "to_bgr(frame, 'bgr')",
+        4: "to_bgr(frame, 'bgra'), or 'rgba' where red comes first",
+    }[channels]
     if frame.dtype == np.uint16:
-        raise InputError(f"{what}: use edgecnn.vision.to_bgr(frame, {order!r}), which takes 16 bits to 8")
+        raise InputError(f"{what}: 16 bits become 8 with edgecnn.vision.{call}")
     if frame.dtype != np.uint8:
         cure = "(frame * 255).round().astype('uint8')" if frame.dtype.kind == "f" else "frame.astype('uint8')"
         raise InputError(f"{what}: scale it to 0..255 and convert it, for instance {cure}")
     if channels != 3 or frame.ndim != 3:
-        raise InputError(f"{what}: use edgecnn.vision.to_bgr(frame, {order!r})")
+        raise InputError(f"{what}: use edgecnn.vision.{call}")
 
 
 def to_bgr(image: npt.NDArray[Any], order: ChannelOrder) -> npt.NDArray[np.uint8]:

@@ -192,13 +192,15 @@ def test_doctor(capfd: pytest.CaptureFixture[str]) -> None:
     assert cpu["name"] == "cpu"
     assert 1 <= cpu["usable_cores"] <= cpu["cores"]
     assert main(["doctor"]) == 0
-    assert "  ok  null  1\n" in capfd.readouterr().out
+    assert "  ok  null  1  (no engine, for tests)\n" in capfd.readouterr().out
 
 
 def test_doctor_says_why_not_and_exits_3(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Broken:
+        is_engine = True
+
         @staticmethod
         def version() -> str:
             raise MissingDependency("x could not be imported; try: pip install x")

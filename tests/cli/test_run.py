@@ -14,6 +14,7 @@ import pytest
 
 from edgecnn.cli.main import main
 from edgecnn.vision.images import read_image
+from edgecnn.vision.opencv import cv2
 from edgecnn.vision.video import VideoReader
 from tests.paths import data
 from tests.stream.fakes import write_picture, write_video
@@ -264,3 +265,56 @@ def test_reader_that_goes_away(color_bundle: Path, tmp_path: Path) -> None:
     assert code == "0"
     assert "Traceback" not in done.stderr
     assert "Broken" not in done.stderr
+
+
+def test_cut_video_is_told_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The container announces more than decodes."""
+    path = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    for _ in range(10):
+        writer.write(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert main(["run", "--source", str(path)]) == 0
+    assert "cut.avi announces 10 frames, " in capfd.readouterr().err
+
+
+def test_folder_in_place_of_a_bundle_gets_a_hint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path)]) == 2
+    assert f"did you mean: edgecnn run --source {tmp_path}" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_hang_up_closes_the_outputs(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(200):
+        cv2.imwrite(str(frames / f"{i}.png"), np.zeros((240, 320, 3), np.uint8))
+    command = [
+        sys.executable,
+        "-m",
+        "edgecnn",
+        "run",
+        "--source",
+        str(frames),
+        "--json",
+        str(tmp_path / "out.jsonl"),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "out.jsonl").exists() and (tmp_path / "out.jsonl").stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "summary" in json.loads((tmp_path / "out.jsonl").read_text().splitlines()[-1])
+
+
+def test_closed_stdout_takes_no_results(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    command = f"exec {sys.executable} -m edgecnn run --source a.png --json -"
+    closed = subprocess.run(f"{command} >&-", shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert closed.returncode == 3
+    assert "standard output is closed, so results would be lost; name a file" in closed.stderr
+    assert subprocess.run(f"{command} >/dev/null 2>&1", shell=True, cwd=tmp_path).returncode == 0
