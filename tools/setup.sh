@@ -23,6 +23,9 @@ if [ ! -x $venv/bin/python ]; then
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python cannot make virtual environments; on Debian: apt-get install python3-venv"
 fi
+if [ -x $venv/bin/python ]; then
+    $venv/bin/python -m pip --version >/dev/null 2>&1 || fail "$venv has no pip; remove it (make clean) and try again"
+fi
 if ! $venv/bin/python -c 'import torch' 2>/dev/null; then
     free_gb=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
     [ "$free_gb" -ge $need_gb ] || fail "$free_gb GB free on this disk, $need_gb GB are needed (torch alone takes 6)"
