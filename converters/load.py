@@ -104,6 +104,7 @@ def _from_module(model: Any, weights: Path | None) -> LoadedModel:
         return _finish(model.module(), "ExportedProgram", "model", {"weights": "as given"}, weights)
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"a model is an nn.Module or a string, not a {type(model).__name__}; {FORMS}")
+    model = _unwrapped(model)
     kind = type(model)
     name = f"{kind.__module__}.{kind.__qualname__}"
     return _finish(copied(model, name), name, kind.__name__.lower(), {"weights": "as given"}, weights)
@@ -135,6 +136,7 @@ def _finish(
 ) -> LoadedModel:
     import torch
 
+    module = _unwrapped(module)
     if isinstance(module, torch.jit.ScriptModule):
         raise ModelError(f"{model}: TorchScript cannot be converted; give the nn.Module it was made from")
     lazy = [n for n, p in module.named_parameters() if torch.nn.parameter.is_lazy(p)]
@@ -152,6 +154,19 @@ def _finish(
     if model.startswith("torchvision:"):
         provenance["torchvision"] = require("torchvision", "convert").__version__
     return LoadedModel(kind="torch", name=name, module=module, default_spec=spec, provenance=provenance)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Take a module out of torch.compile, DataParallel and DistributedDataParallel."""
+    from torch import nn
+
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif "_orig_mod" in module._modules:  # torch.compile's class is private
+            module = module.get_submodule("_orig_mod")
+        else:
+            return module
 
 
 def _load_pt2(path: Path) -> nn.Module:

@@ -16,6 +16,7 @@ from edgecnn.converters.onnx_contract import (
     input_shape,
 )
 from edgecnn.converters.onnx_file import OnnxFile
+from edgecnn.converters.onnx_names import free_name
 from edgecnn.converters.onnx_shapes import infer, real_inputs, tensor_info
 from edgecnn.converters.reference import reference_module
 from edgecnn.converters.torch_eager import BATCH_CURE
@@ -145,9 +146,9 @@ class OnnxToCanonical(Arrow["onnx.ModelProto", "onnx.ModelProto"]):
         infos = [shapes[str(v.name)] for v in outputs]
         names = [str(v.name) for v in outputs]
         if self.spec.activation != "none":
-            _free_name(graph, SCORES)
+            free_name(graph, SCORES)
             names[0] = SCORES
-        _free_name(graph, IMAGE)
+        free_name(graph, IMAGE)
         image = pixels
         if pixels.dtype == ir.DataType.FLOAT:
             image = ir.Value(type=ir.TensorType(ir.DataType.UINT8))
@@ -202,22 +203,6 @@ class OnnxToCanonical(Arrow["onnx.ModelProto", "onnx.ModelProto"]):
 
 def _fixed(shape: Sequence[int | str], batch: int | None) -> tuple[int | str, ...]:
     return tuple(shape) if batch is None else (batch, *shape[1:])
-
-
-def _free_name(graph: ir.Graph, name: str) -> None:
-    """Give a value of the model that has a name of ours another one."""
-    import onnx_ir as ir
-
-    values = [*graph.inputs, *graph.initializers.values()]
-    for node in ir.traversal.RecursiveGraphIterator(graph):
-        values.extend(node.outputs)
-    taken = {value.name for value in values}
-    for value in values:
-        if value.name == name:
-            fresh = f"{name}_of_model"
-            while fresh in taken:
-                fresh += "_"
-            value.name = fresh
 
 
 def _preprocess(graph: ir.Graph, image: ir.Value, pixels: ir.Value, spec: ModelSpec) -> None:

@@ -40,11 +40,14 @@ def input_shape(model: onnx.ModelProto, spec: ModelSpec) -> tuple[int | str, ...
 def check_input(model: onnx.ModelProto, spec: ModelSpec, batch: int | None) -> None:
     """Refuse an input that is neither float32 [N, C, H, W] nor uint8 [N, H, W, C] of the spec's size.
 
+    A uint8 input has its normalisation in the model, so the spec's must be left at its default.
+
     Raises:
         ModelError: Says what the input is and what it should be.
+        SpecError: The spec gives a normalisation that would not be applied.
     """
     info = tensor_info(real_inputs(model)[0])
-    found = f"input {info.name} is {info.dtype} {sizes_text(info.shape)}"
+    found = f"{_titled('input', info.name)} is {info.dtype} {sizes_text(info.shape)}"
     if info.dtype not in ("float32", "uint8") or len(info.shape) != 4:
         raise ModelError(
             f"{found}; edgecnn converts float32 N×C×H×W, or uint8 N×H×W×C with its own preprocessing"
@@ -53,15 +56,35 @@ def check_input(model: onnx.ModelProto, spec: ModelSpec, batch: int | None) -> N
     if not _fits(info.shape[1:], wanted[1:]):
         if info.dtype == "float32" and _fits(info.shape[1:], spec.input_shape):
             raise ModelError(f"{found}, channels last; export the model with the layout N×C×H×W")
+        if info.dtype == "uint8" and _fits(info.shape[1:], (spec.channels, *spec.size_hw)):
+            raise ModelError(
+                f"{found}, channels first; export the model with uint8 N×H×W×C or float32 N×C×H×W"
+            )
         raise ModelError(
             f"{found}, the spec (size_hw {sizes_text(spec.size_hw)}, color {spec.color}) gives "
             f"{sizes_text(wanted)}; change the spec or export the model for that size"
         )
+    if info.dtype == "uint8":
+        _check_normalisation(found, spec)
     own = info.shape[0]
     if batch is not None and isinstance(own, int) and own != batch:
         raise ModelError(
             f"{found}: its batch is fixed to {own}, it cannot be {batch}; export it with an open batch"
         )
+
+
+def _check_normalisation(found: str, spec: ModelSpec) -> None:
+    plain = ModelSpec(task="tensors", size_hw=spec.size_hw, color=spec.color)
+    changed = [name for name in ("scale", "mean", "std") if getattr(spec, name) != getattr(plain, name)]
+    if changed:
+        raise SpecError(
+            f"{', '.join(changed)}: {found}, and what takes uint8 normalises inside; leave them at their "
+            "default, or export the model with float32 N×C×H×W"
+        )
+
+
+def _titled(what: str, name: str) -> str:
+    return name if name == what else f"{what} {name}"
 
 
 def _fits(sizes: Sequence[int | str | None], wanted: Sequence[int | str]) -> bool:
@@ -80,11 +103,14 @@ def check_outputs(model: onnx.ModelProto) -> None:
         kind = value.type.WhichOneof("value") or "tensor_type"
         if kind != "tensor_type":
             raise ModelError(
-                f"output {value.name} is a {kind.removesuffix('_type')}; let the model give tensors"
+                f"{_titled('output', value.name)} is a {kind.removesuffix('_type')}; "
+                "let the model give tensors"
             )
         dtype = tensor_info(value).dtype
         if dtype not in DTYPES:
-            raise ModelError(f"output {value.name} is of the dtype {dtype}; let the model cast it to float32")
+            raise ModelError(
+                f"{_titled('output', value.name)} is of the dtype {dtype}; let the model cast it to float32"
+            )
 
 
 def check_scores(info: TensorInfo, spec: ModelSpec) -> None:
@@ -98,7 +124,9 @@ def check_scores(info: TensorInfo, spec: ModelSpec) -> None:
         ModelError, SpecError: Says the shape, and which field contradicts it.
     """
     classes = info.shape[1] if len(info.shape) == 2 else 1
-    found = f"output {info.name} is {info.dtype} {sizes_text(info.shape)}"
+    # shape inference makes up names such as unk__0 for a batch that it cannot follow
+    sizes = [size if i or isinstance(size, int) else BATCH for i, size in enumerate(info.shape)]
+    found = f"{_titled('output', info.name)} is {info.dtype} {sizes_text(sizes)}"
     if spec.task != "tensors":
         if len(info.shape) not in (1, 2) or info.dtype != "float32":
             raise ModelError(
@@ -130,6 +158,6 @@ def check_activation(model: onnx.ModelProto, chosen: str, spec: ModelSpec) -> No
         node = producers.get(node.input[0])
     if node is not None and node.op_type in ("Softmax", "Sigmoid"):
         raise SpecError(
-            f"activation: output {chosen} of the model already ends in {node.op_type} ({node.name}); "
-            'set activation = "none"'
+            f"activation: {_titled('output', chosen)} of the model already ends in {node.op_type} "
+            f'({node.name}); set activation = "none"'
         )

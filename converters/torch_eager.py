@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.converters.torch_places import module_layer, user_line
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH_CURE",
+    "VALUES_CURE",
     "check_eval",
     "check_first_dimension",
     "check_images",
@@ -24,6 +25,10 @@ __all__ = [
 ]
 
 BATCH_CURE = "flatten with x.flatten(1) or view(x.shape[0], -1), or convert for one batch size (batch=1)"
+VALUES_CURE = (
+    "the number of its entries depends on the values of the image, which a fixed graph cannot follow; "
+    "return one entry for each image and select among them after the model"
+)
 SIZE_CURE = "use a larger size_hw or less downsampling"
 
 
@@ -69,7 +74,7 @@ def run_eager(module: nn.Module, batch_nchw: Tensor) -> Any:
     running: list[tuple[str, nn.Module, Sequence[Any]]] = []
     with _watched(module, running), _one_thread(), torch.inference_mode():
         try:
-            return module(batch_nchw)
+            return module(batch_nchw.clone())  # forward may change its input in place
         except ModelError:
             raise
         except Exception as error:  # forward is the user's code and may raise anything
@@ -187,26 +192,43 @@ def check_runs(module: nn.Module, batch_nchw: Tensor) -> dict[str, Tensor]:
         raise ModelError(
             f"works with one image but not with {len(batch_nchw)}: {error}; {BATCH_CURE}"
         ) from error
-    check_first_dimension(outputs, len(batch_nchw))
+    check_first_dimension(module, batch_nchw, outputs)
     return outputs
 
 
-def check_first_dimension(outputs: dict[str, Tensor], count: int) -> None:
-    """Refuse an output that has not one entry for each image.
+def check_first_dimension(module: nn.Module, batch_nchw: Tensor, outputs: dict[str, Tensor]) -> None:
+    """Refuse an output that has not one entry for each image; ``outputs`` are those of the batch.
 
     Raises:
         ModelError: Names it.
     """
+    count = len(batch_nchw)
     for name, value in outputs.items():
-        if value.ndim == 0 or value.shape[0] != count:
-            raise ModelError(
-                f"{name} is {sizes_text(value.shape)} for {count} images: the batch must be its first "
-                f"dimension; {BATCH_CURE}"
-            )
+        if value.ndim and value.shape[0] == count:
+            continue
+        if _length_depends_on_values(module, batch_nchw, name, value):
+            raise ModelError(f"{name}: {VALUES_CURE}")
+        raise ModelError(
+            f"{name} is {sizes_text(value.shape)} for {count} images: the batch must be its first "
+            f"dimension; {BATCH_CURE}"
+        )
+
+
+def _length_depends_on_values(module: nn.Module, batch_nchw: Tensor, name: str, value: Tensor) -> bool:
+    for other in (1 - 2 * batch_nchw, 0 * batch_nchw):
+        with suppress(ModelError):  # what fails on these images says nothing of the length
+            if named_outputs(run_eager(module, other))[name].shape[:1] != value.shape[:1]:
+                return True
+    return False
 
 
 def check_images(module: nn.Module, batch_nchw: Tensor, alone: bool) -> dict[str, Tensor]:
-    """Make sure that each image's result is always the same and, if ``alone``, its own.
+    """Make sure that each image's result is always the same and its own, whatever the others are.
+
+    Args:
+        module: In eval mode.
+        batch_nchw: Images that differ.
+        alone: The module takes any batch: run each image by itself. Otherwise its neighbours are replaced.
 
     Returns:
         The outputs of the whole batch by name.
@@ -215,21 +237,43 @@ def check_images(module: nn.Module, batch_nchw: Tensor, alone: bool) -> dict[str
         ModelError: Names the output that is random or mixes the images.
     """
     outputs = named_outputs(run_eager(module, batch_nchw))
-    parts = [image[None] for image in batch_nchw] if alone else [batch_nchw]
-    repeated = [named_outputs(run_eager(module, part)) for part in parts]
-    for name, value in outputs.items():
-        pieces = value.chunk(len(parts))
-        if all(_close(piece, again[name]) for piece, again in zip(pieces, repeated)):
-            continue
-        if not _close(value, named_outputs(run_eager(module, batch_nchw))[name]):
+    count = len(batch_nchw)
+    for kept in [[i] for i in range(count)] if alone else _kept_images(count):
+        part = batch_nchw[kept] if alone else _with_neighbours_replaced(batch_nchw, kept)
+        again = named_outputs(run_eager(module, part))
+        for name, value in outputs.items():
+            found = again[name] if alone or len(again[name]) != count else again[name][kept]
+            if _close(value[kept], found):
+                continue
+            if not _close(value, named_outputs(run_eager(module, batch_nchw))[name]):
+                raise ModelError(
+                    f"{name} differs between two runs on the same input: forward draws random numbers"
+                )
             raise ModelError(
-                f"{name} differs between two runs on the same input: forward draws random numbers"
+                f"{name} of an image depends on the other images of its batch or on their number; "
+                "make forward treat each image alone"
             )
-        raise ModelError(
-            f"{name} of an image depends on the other images of its batch or on their number; "
-            "make forward treat each image alone"
-        )
     return outputs
+
+
+def _kept_images(count: int) -> list[list[int]]:
+    """Sets of images to keep so that of any two images each is once kept while the other is replaced.
+
+    Two numbers differ in a binary digit, so 2 log2(count) sets do where one for each image would be slow.
+    The first set is all of them.
+    """
+    everything = list(range(count))
+    sets = [everything]
+    for digit in range((count - 1).bit_length()):
+        for wanted in (0, 1):
+            sets.append([i for i in everything if i >> digit & 1 == wanted])
+    return sets
+
+
+def _with_neighbours_replaced(batch_nchw: Tensor, kept: list[int]) -> Tensor:
+    changed = 1 - 2 * batch_nchw
+    changed[kept] = batch_nchw[kept]
+    return changed
 
 
 def _close(first: Tensor, second: Tensor) -> bool:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.converters.base import Arrow, model_errors
+from edgecnn.converters.onnx_names import free_name
 from edgecnn.converters.onnx_shapes import BATCH
 from edgecnn.converters.quiet import quiet
 from edgecnn.converters.torch_eager import (
     BATCH_CURE,
+    VALUES_CURE,
     check_eval,
     check_first_dimension,
     check_images,
@@ -64,7 +66,8 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
             if self.batch is None:
                 check_runs(source, self._sample())
             else:
-                check_first_dimension(named_outputs(run_eager(source, self._sample())), self.batch)
+                sample = self._sample()
+                check_first_dimension(source, sample, named_outputs(run_eager(source, sample)))
 
     def convert(self, source: nn.Module) -> onnx.ModelProto:
         """Export; weights inlined, constants folded, BatchNorm merged where it follows a convolution."""
@@ -86,6 +89,8 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
         batch = self.batch or BATCH
         for value in [*target.graph.input, *target.graph.output]:
             first = value.type.tensor_type.shape.dim[0]
+            if re.fullmatch(r"u\d+", first.dim_param):  # torch's symbol for a size that data decide
+                raise ModelError(f"{value.name}: {VALUES_CURE}")
             if (first.dim_param or first.dim_value) != batch:
                 raise ModelError(
                     f"the batch of {value.name} became {first.dim_param or first.dim_value}, not {batch}; "
@@ -102,7 +107,7 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
 
 
 def export(module: nn.Module, spec: ModelSpec, *, batch: int | None = None) -> onnx.ModelProto:
-    """Export a module to ONNX with input ``input`` float32 [N, C, H, W], normalised.
+    """Export a module to ONNX with one input float32 [N, C, H, W], normalised.
 
     The module is put into eval mode.
 
@@ -145,7 +150,7 @@ def _translate(
             dynamo=True,
             verbose=False,
             input_names=[INPUT],
-            output_names=outputs,
+            output_names=[f"edgecnn.output.{i}" for i in range(len(outputs))],
             opset_version=OPSET,
             dynamic_shapes=({0: BATCH},) if open_batch else None,
             external_data=False,
@@ -155,6 +160,10 @@ def _translate(
         raise ModelError(_unsupported(program, error)) from error
     if exported is None:
         raise ModelError("torch.onnx gave no model")
+    graph = exported.model.graph
+    for value, name in zip(graph.outputs, outputs):
+        free_name(graph, name)  # the exporter calls its own values mean, relu or as the weights
+        value.name = name
     made: onnx.ModelProto = exported.model_proto
     made.ir_version = min(made.ir_version, IR_VERSION)
     _name_layers(made)

@@ -32,8 +32,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix.lower() not in SUFFIXES:
         raise ModelError(f"{path}: weights are a file of the kind {', '.join(SUFFIXES)}")
     check_file(path, "weights file")
+    _check_content(path)
     data = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
     return _state_dict(data, path)
+
+
+def _check_content(path: Path) -> None:
+    """Refuse what downloads and clones leave in the place of a file."""
+    with path.open("rb") as file:
+        head = file.read(256).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise ModelError(f"{path}: not a weights file: it is a web page; download the file itself")
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelError(
+            f"{path}: not a weights file: it is a Git LFS pointer; fetch the real file with git lfs pull"
+        )
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -80,7 +93,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
     """Copy weights into a module; all must fit, and wrappers' prefixes of the names are dropped.
 
     Raises:
-        ModelError: Names the keys that are missing, unexpected or of another shape.
+        ModelError: Names the keys that are missing, unexpected, of another shape or quantised.
     """
     wanted = module.state_dict()
     found = dict(weights)
@@ -102,6 +115,16 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
             if keys
         ]
         raise ModelError(f"{where}: weights of another architecture: {'; '.join(parts)}")
+    whole = [
+        f"{k} is {str(found[k].dtype).removeprefix('torch.')}"
+        for k in wanted
+        if k in found and wanted[k].is_floating_point() and not found[k].is_floating_point()
+    ]
+    if whole:
+        raise ModelError(
+            f"{where}: {len(whole)} weights are not floating point, as in a quantised model "
+            f"({_some(whole)}); give those of the model in float32"
+        )
     with model_errors(f"{where}: the weights cannot be copied into the model"):
         module.load_state_dict(found, strict=False)
 

@@ -14,8 +14,10 @@ from torch.nn import functional
 from edgecnn.converters import load_model
 from edgecnn.converters.base import run_chain
 from edgecnn.converters.onnx_canonical import OnnxToCanonical
+from edgecnn.converters.onnx_contract import check_scores
 from edgecnn.converters.torch_onnx import TorchToOnnx
 from edgecnn.errors import ModelError, SpecError
+from edgecnn.manifest import TensorInfo
 from edgecnn.spec import ModelSpec
 from tests import models
 from tests.converters.helpers import check_parity, convert, images, run
@@ -190,6 +192,10 @@ def test_batch_that_is_baked_in_converts_for_that_batch() -> None:
             ["head.cls", "head.levels.0", "head.levels.1"],
         ),
         (lambda c, b: (c, {"box": b}), ["output_0", "output_1.box"]),
+        (lambda c, b: {"input": c, "mean": b}, ["input", "mean"]),
+        (lambda c, b: {"box.bias": c, "features.weight": b}, ["box.bias", "features.weight"]),
+        (lambda c, b: {"linear_1": c, "linear": b}, ["linear_1", "linear"]),
+        (lambda c, b: (c, c), ["output_0", "output_1"]),
     ],
 )
 def test_outputs_keep_names_and_order(wrap: Any, names: list[str]) -> None:
@@ -218,6 +224,13 @@ def test_outputs_that_have_our_names() -> None:
         convert(models.Named(lambda c, b: {"logits": c, "scores": b}), spec.replace(output="logits"))
     with pytest.raises(ModelError, match="an output of the name 'image'"):
         convert(models.Named(lambda c, b: {"image": c}), spec.replace(output=None, activation="none"))
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_input_that_forward_changes_in_place(batch: int | None) -> None:
+    converted = convert(models.Lambda(lambda x: x.mul_(2).mean((2, 3))), RAW, batch=batch)
+    assert [info.name for info in converted.outputs] == ["output"]
+    check_parity(converted, images(RAW), atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
@@ -258,7 +271,7 @@ def test_softmax_of_logits_of_1000_is_finite() -> None:
         (
             nn.Sequential(models.flat_net(), nn.Softmax(dim=1)),
             {},
-            r'output output of the model already ends in Softmax .*; set activation = "none"',
+            r'^activation: output of the model already ends in Softmax .*; set activation = "none"',
         ),
         (
             nn.Sequential(nn.Conv2d(3, 1, 4), nn.Sigmoid(), nn.Flatten(0)),
@@ -275,11 +288,16 @@ def test_spec_that_does_not_fit_the_model(module: nn.Module, changes: dict[str, 
     assert str(caught.value).endswith("[onnx_canonical after torch_onnx]")
 
 
+def test_symbols_of_shape_inference_are_not_shown() -> None:
+    info = TensorInfo(name="logits", dtype="float32", shape=("unk__0", 1))
+    message = r"^activation: output logits is float32 batch×1, and softmax of one value"
+    with pytest.raises(SpecError, match=message):
+        check_scores(info, ModelSpec(task="classification", size_hw=(4, 4)))
+
+
 def test_scores_of_another_rank_are_refused() -> None:
     spec = ModelSpec(task="classification", size_hw=(4, 4))
-    with pytest.raises(
-        ModelError, match=r"output output is float32 batch×3×4×4; the task classification reads"
-    ):
+    with pytest.raises(ModelError, match=r"^output is float32 batch×3×4×4; the task classification reads"):
         convert(models.Lambda(lambda x: x * 2), spec)
 
 

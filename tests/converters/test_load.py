@@ -257,6 +257,21 @@ def test_torchscript_is_refused(recwarn: pytest.WarningsRecorder) -> None:
     assert _refused(script).endswith("TorchScript cannot be converted; give the nn.Module it was made from")
 
 
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, nn.DataParallel, lambda m: nn.DataParallel(torch.compile(m))]
+)
+@pytest.mark.parametrize("factory", [False, True])
+def test_wrappers_of_training_are_taken_off(
+    monkeypatch: pytest.MonkeyPatch, wrap: Any, factory: bool
+) -> None:
+    wrapped = wrap(models.flat_net(seed=7))
+    monkeypatch.setattr(models, "wrapped", lambda: wrapped, raising=False)
+    loaded = load_model("tests.models:wrapped" if factory else wrapped)
+    assert isinstance(loaded.module, nn.Sequential)
+    assert list(loaded.module.state_dict()) == list(STATE)
+    assert all(torch.equal(value, STATE[key]) for key, value in loaded.module.state_dict().items())
+
+
 def test_lazy_module_is_refused() -> None:
     assert re.search(r"^.*Sequential: 0\.weight has no shape yet; run the model once", _refused(_lazy()))
 
@@ -459,6 +474,13 @@ def test_weights_of_another_architecture_name_the_keys(tmp_path: Path) -> None:
         ("w.txt", b"x", r"w\.txt: weights are a file of the kind \.safetensors, \.pth"),
         ("w.pth", b"", r"w\.pth: not a weights file of torch"),
         ("w.pth", b"PK\x03\x04 cut off", r"w\.pth: not a weights file of torch"),
+        ("w.pth", b"<!DOCTYPE html><html>", r"w\.pth: not a weights file: it is a web page; download the"),
+        ("w.safetensors", b"\n<html>", r"w\.safetensors: not a weights file: it is a web page"),
+        (
+            "w.pth",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n",
+            r"w\.pth: not a weights file: it is a Git LFS pointer; fetch the real file with git lfs pull$",
+        ),
         ("w.safetensors", b"x" * 20, r"w\.safetensors: not a safetensors file"),
     ],
 )
@@ -555,7 +577,27 @@ def test_keys_that_are_no_names(tmp_path: Path) -> None:
     assert r"1 unexpected ('a\nb')" in _refused(models.flat_net(), tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_not_floating_point(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.save({k: v.to(dtype) for k, v in STATE.items()}, tmp_path / "w.pth")
+    kind = str(dtype).removeprefix("torch.")
+    assert f"2 weights are not floating point, as in a quantised model (1.weight is {kind}, " in _refused(
+        models.flat_net(), tmp_path / "w.pth"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_and_integer_buffers(tmp_path: Path, dtype: torch.dtype) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    torch.save(net.to(dtype).state_dict(), tmp_path / "w.pth")
+    loaded = load_model(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)), tmp_path / "w.pth")
+    assert loaded.module is not None
+    state = loaded.module.state_dict()
+    assert torch.equal(state["0.weight"], net[0].weight.detach().float())
+    assert state["1.num_batches_tracked"].dtype == torch.int64
+
+
 def test_weights_that_cannot_be_copied(tmp_path: Path) -> None:
-    torch.save({k: v.to(torch.complex64).to_sparse() for k, v in STATE.items()}, tmp_path / "w.pth")
+    torch.save({k: v.to_sparse() for k, v in STATE.items()}, tmp_path / "w.pth")
     message = _refused(models.flat_net(), tmp_path / "w.pth")
     assert "w.pth: the weights cannot be copied into the model (" in message

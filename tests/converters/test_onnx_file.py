@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.converters import Canonical, canonical, load_model
 from edgecnn.converters.onnx_canonical import OnnxToCanonical
-from edgecnn.errors import EdgeCnnError, ModelError
+from edgecnn.errors import EdgeCnnError, ModelError, SpecError
 from edgecnn.spec import ModelSpec
 from tests import models
 from tests.converters.helpers import convert, images, run, run_bytes
@@ -115,11 +115,21 @@ def test_model_that_is_canonical_already(tmp_path: Path) -> None:
     """uint8 [N, H, W, C]: the preprocessing in it stays, the spec's is not added."""
     first = convert(models.flat_net(), SPEC)
     (tmp_path / "c.onnx").write_bytes(first.model)
-    again = canonical(load_model(tmp_path / "c.onnx"), SPEC.replace(activation="none"))
+    plain = ModelSpec(task="classification", size_hw=SPEC.size_hw, activation="none")
+    again = canonical(load_model(tmp_path / "c.onnx"), plain)
     batch = images(SPEC)
     np.testing.assert_array_equal(run(first, batch)["scores"], run(again, batch)["scores"])
     assert again.inputs == first.inputs
     assert again.outputs == first.outputs
+
+
+@pytest.mark.parametrize("changes", [{"scale": 1.0}, {"mean": (0.5,)}, {"std": (1.0, 1.0, 0.5)}])
+def test_normalisation_that_a_uint8_model_would_ignore(tmp_path: Path, changes: dict[str, Any]) -> None:
+    plain = ModelSpec(task="classification", size_hw=(4, 4), activation="none")
+    (tmp_path / "c.onnx").write_bytes(convert(models.flat_net(), plain).model)
+    message = rf"^{next(iter(changes))}: input image is uint8 batch×4×4×3, .* leave them at their default"
+    with pytest.raises(SpecError, match=message):
+        canonical(load_model(tmp_path / "c.onnx"), plain.replace(**changes))
 
 
 def test_reference_is_the_file_as_it_came(tmp_path: Path) -> None:
@@ -223,6 +233,11 @@ INF[1, 1] = np.inf
             user_model(("N", 48)),
             r"input x is float32 N×48; edgecnn converts float32 N×C×H×W, or uint8 N×H×W×C",
         ),
+        (
+            user_model(dtype=TensorProto.UINT8),
+            r"^input x is uint8 N×3×4×4, channels first; export the model with uint8 N×H×W×C or float32",
+        ),
+        (user_model(("N", 48), name="input"), r"^input is float32 N×48; edgecnn converts"),
         (user_model(dtype=TensorProto.FLOAT16), r"input x is float16 N×3×4×4; edgecnn converts float32"),
         (_two_inputs(), r"user\.onnx: has 2 inputs \(x, size\); one image input is converted"),
         (

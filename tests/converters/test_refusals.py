@@ -160,6 +160,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: models.Lambda(lambda x: x.flatten(1) + (0 if x.shape[0] == 1 else 1)),
         r"^output of an image depends on the other images of its batch or on their number",
     ),
+    "entries filtered by their values": (
+        lambda: models.Lambda(lambda x: x.flatten(0, 2)[x.flatten(0, 2).sum(1) > 0]),
+        r"^output: the number of its entries depends on the values of the image, .* select among them after",
+    ),
+    "images filtered by their values": (  # all of the sample pass
+        lambda: models.Lambda(lambda x: x[x.abs().sum((1, 2, 3)) >= 0]),
+        r"^output: the number of its entries depends on the values of the image",
+    ),
     "output without a batch": (
         lambda: models.Lambda(lambda x: {"scores": x.mean((2, 3)), "anchors": torch.zeros(7, 4)}),
         r"^anchors is 7×4 for 2 images: the batch must be its first dimension",
@@ -209,6 +217,32 @@ def test_not_refused_though_it_looks_alike(module: nn.Module, capfd: pytest.Capt
         body = nn.Sequential(nn.Flatten(1, 2), module)
     assert len(export(body, SPEC).graph.output) == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("batch", [2, 3, 5])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        pytest.param(lambda x: (x - x.mean(0, keepdim=True)).flatten(1), id="mean of the batch"),
+        pytest.param(lambda x: (x + x.roll(1, 0)).flatten(1), id="one neighbour"),
+        pytest.param(lambda x: torch.cat([x[:-1], x[-1:] + x[:1]]).flatten(1), id="last and first alone"),
+    ],
+)
+def test_neighbours_that_matter_in_a_fixed_batch(forward: Any, batch: int) -> None:
+    with pytest.raises(ModelError, match=r"^output of an image depends on the other images of its batch"):
+        export(models.Lambda(forward), SPEC.replace(size_hw=(4, 4)), batch=batch)
+
+
+def test_images_filtered_by_their_values_in_a_fixed_batch() -> None:
+    net = models.Lambda(lambda x: x[x.abs().sum((1, 2, 3)) >= 0])
+    with pytest.raises(ModelError, match=r"^output: the number of its entries depends on the values"):
+        export(net, SPEC, batch=2)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_random_numbers_in_a_fixed_batch(batch: int) -> None:
+    with pytest.raises(ModelError, match=r"^output differs between two runs on the same input"):
+        export(StochasticDepth(), SPEC.replace(size_hw=(4, 4)), batch=batch)
 
 
 def test_batch_below_one() -> None:
