@@ -3,7 +3,7 @@
 usage: python examples/clip.py OUT.mp4 [--seconds 4]
 
 The camera pans and zooms over a portrait of the astronaut Eileen Collins (NASA, public domain), then
-over a cat and a cup of coffee (both CC0), which are not faces.
+over a rocket (SpaceX, CC0) and a cup of coffee (CC0), which hold no face.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FPS = 25
 # a shot: photograph, share of the clip, centre (x, y) and width of the view at its start and end
 SHOTS = (
     ("astronaut", 0.6, (0.50, 0.37, 0.98), (0.43, 0.25, 0.50)),
-    ("chelsea", 0.2, (0.45, 0.45, 0.80), (0.55, 0.50, 0.98)),
+    ("rocket", 0.2, (0.50, 0.50, 0.98), (0.50, 0.40, 0.70)),
     ("coffee", 0.2, (0.50, 0.50, 0.98), (0.45, 0.50, 0.70)),
 )
 

@@ -19,10 +19,10 @@ STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class StillSink:
-    """Keeps one annotated picture on disk: that of the frame with the most to show so far.
+    """Keeps one annotated picture on disk: that of the surest frame so far.
 
-    For detections that is the most boxes, then the highest sum of scores; for classes the highest
-    score. The first frame is written in any case.
+    For detections that is the highest mean score (of two decimals), then the most boxes: by their number
+    alone, a false one would win. For classes it is the highest score. The first frame is written in any case.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,11 +32,11 @@ class StillSink:
             InputError: Its folder cannot be made.
         """
         self._path = path
-        self._best: tuple[int, float] | None = None
+        self._best: tuple[float, ...] | None = None
         make_parent(path)
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
-        """Replace the picture when this frame has more to show."""
+        """Replace the picture when this frame is surer."""
         rank = _rank(result)
         if self._best is None or rank > self._best:
             self._best = rank
@@ -93,13 +93,13 @@ def _names(source: Source) -> dict[Path, Path]:
     return names
 
 
-def _rank(result: Result) -> tuple[int, float]:
+def _rank(result: Result) -> tuple[float, ...]:
     if isinstance(result, Detections):
-        return len(result), _comparable(result.scores.sum())
+        return (round(_comparable(result.scores.mean()), 2), len(result)) if len(result) else (-math.inf, 0)
     if isinstance(result, Classification):
         # scores without an activation may all be negative
-        return 1, _comparable(result.scores.max(initial=-np.inf))
-    return 0, 0.0
+        return (_comparable(result.scores.max(initial=-np.inf)),)
+    return (0.0,)
 
 
 def _comparable(score: float) -> float:

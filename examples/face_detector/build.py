@@ -3,7 +3,7 @@
 usage: python examples/face_detector/build.py OUT.edge
 
 The samples of its parity figures and golden tensors are frames of the demo clip, which is made of
-photographs in the public domain.
+photographs that anyone may use.
 """
 
 from __future__ import annotations

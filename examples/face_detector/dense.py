@@ -37,7 +37,7 @@ class Protocol:
     scale_step: float = 1.2
     threshold: float = 0.95
     box_scale: float = 0.8
-    nms_iou: float = 0.3
+    nms_iou: float = 0.2
 
 
 def normalise(images: npt.NDArray[np.uint8]) -> Tensor:

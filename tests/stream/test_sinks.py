@@ -267,9 +267,10 @@ def test_video_that_cannot_be_written(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == ""
 
 
-def test_still_is_that_of_the_frame_with_the_most_to_show(tmp_path: Path) -> None:
+def test_still_is_that_of_the_surest_frame(tmp_path: Path) -> None:
+    """The highest mean score, and among equals the most boxes: a doubtful extra box does not win."""
     path = tmp_path / "new" / "best.png"
-    results = [detections(0), detections(2), detections(3, 0.5), detections(3, 0.8), detections(1)]
+    results = [detections(0), detections(2, 0.8), detections(5, 0.5), detections(3, 0.8), detections(1, 0.7)]
     run(pictures(5), saving(path), results=results)
     assert read_image(path)[-1, -1].tolist() == [30, 30, 30]
 

@@ -27,7 +27,10 @@ def test_a_view_of_a_frame_is_a_frame() -> None:
         (np.zeros((4, 5), np.uint8), r"uint8 \(4, 5\).*edgecnn.vision.to_bgr\(frame, 'gray'\)"),
         (np.zeros((4, 5, 1), np.uint8), r"uint8 \(4, 5, 1\).*to_bgr\(frame, 'gray'\)"),
         (np.zeros((4, 5, 4), np.uint8), r"uint8 \(4, 5, 4\).*to_bgr\(frame, 'bgra'\), or 'rgba'"),
-        (np.zeros((4, 5, 3), np.uint16), r"uint16 \(4, 5, 3\).*16 bits become 8 with .*to_bgr\(frame, 'bgr'\)"),
+        (
+            np.zeros((4, 5, 3), np.uint16),
+            r"uint16 \(4, 5, 3\).*16 bits become 8 with .*to_bgr\(frame, 'bgr'\)",
+        ),
         (np.zeros((4, 5), np.uint16), r"16 bits become 8 with .*to_bgr\(frame, 'gray'\)"),
         (np.zeros((4, 5, 3), np.float32), r"float32 \(4, 5, 3\).*scale it to 0..255"),
         (np.zeros((4, 5, 3), bool), r"bool \(4, 5, 3\)"),
