@@ -146,8 +146,9 @@ not as promises (`benchmarks/stages.py`).
 
 {timing}
 
-A fresh process takes {start["import_s"]:.2f} s to import edgecnn, {start["load_s"]:.2f} s to import numpy, OpenCV and ONNX
-Runtime and to check and load the face bundle, and {start["first_result_s"]:.2f} s to its first result on 640×480 from 120 px.
+A fresh process takes {start["import_s"] * 1e3:.0f} ms to import edgecnn, {start["load_s"] * 1e3:.0f} ms to import numpy, OpenCV and
+ONNX Runtime and to check and load the face bundle, and {start["first_result_s"] * 1e3:.0f} ms to its first result on 640×480
+from 120 px.
 
 ## What the runtime adds to its engine
 
