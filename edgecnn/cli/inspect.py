@@ -75,8 +75,9 @@ def _preprocessing(spec: ModelSpec) -> list[tuple[str, str]]:
     antialias = ", antialiased" if spec.antialias else ""
     height, width = spec.size_hw
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (spec.mean, spec.std))
+    how = "windows of" if spec.window is not None else f"{spec.resize} to"
     return [
-        ("frames", f"{spec.resize} to {height}×{width} ({spec.interpolation}{antialias}), {spec.color}"),
+        ("frames", f"{how} {height}×{width} ({spec.interpolation}{antialias}), {spec.color}"),
         ("values", f"(pixel × {spec.scale:.6g} - [{mean}]) / [{std}], inside the model"),
     ]
 
