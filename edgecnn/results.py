@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecnn.errors import InputError, require
+from edgecnn.errors import InputError, MissingDependency
 
 __all__ = ["Classification", "Detections", "Result", "Tensors"]
 
@@ -105,12 +106,14 @@ class Detections:
         """A ``supervision.Detections`` of the same boxes.
 
         Raises:
-            MissingDependency: The package supervision is not installed.
+            MissingDependency: The package supervision cannot be imported; says why.
         """
         try:
-            supervision = require("supervision", "all")
+            supervision = importlib.import_module("supervision")
         except ImportError as error:
-            raise type(error)("supervision is not installed; try: pip install supervision") from error
+            raise MissingDependency(
+                f"supervision could not be imported ({error}); try: pip install supervision"
+            ) from error
         return supervision.Detections(
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
