@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from edgecnn.bundle import Bundle
-from edgecnn.errors import BundleError, MissingDependency, Unavailable
+from edgecnn.errors import BundleError, InputError, MissingDependency, Unavailable
 from edgecnn.manifest import ArtifactEntry
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend, known
 
@@ -41,7 +41,14 @@ def open_model(
 
 
 def open_bundle(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
-    """A bundle by path, by the name of one that ships, or as it is."""
+    """A bundle by path, by the name of one that ships, or as it is.
+
+    Raises:
+        InputError: It is none of these.
+        BundleError: The bundle is missing, altered or unsafe.
+    """
+    if not isinstance(bundle, (str, os.PathLike, Bundle)):
+        raise InputError(f"a bundle is a path, a name or a Bundle, not a {type(bundle).__name__}")
     return bundle if isinstance(bundle, Bundle) else Bundle(bundle_path(bundle))
 
 

@@ -51,8 +51,8 @@ class RuntimeOptions:
     spin: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads is not None and not 1 <= self.threads <= 1024:
-            raise InputError(f"threads must be in 1..1024, not {self.threads}")
+        if self.threads is not None and not (isinstance(self.threads, int) and 1 <= self.threads <= 1024):
+            raise InputError(f"threads must be a whole number in 1..1024, not {self.threads!r}")
 
     @property
     def thread_count(self) -> int:

@@ -262,7 +262,9 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
         edgecnn.load(tmp_path / "a.edge", runtime="tflite")
     with pytest.raises(InputError, match="the runtime torch takes torch, it holds onnx"):
         edgecnn.load(tmp_path / "a.edge", runtime="torch")
-    with pytest.raises(InputError, match="threads must be in"):
+    with pytest.raises(InputError, match="a bundle is a path, a name or a Bundle, not a int"):
+        edgecnn.load(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="threads must be a whole number in"):
         edgecnn.load(tmp_path / "a.edge", threads=0)
     write_mean_color(tmp_path / "b.edge", WINDOWS)
     with pytest.raises(InputError, match="smooth: goes with classification"):

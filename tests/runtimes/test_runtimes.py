@@ -161,9 +161,9 @@ def test_unknown_runtime_names_those_there_are() -> None:
         backend("tflite")
 
 
-@pytest.mark.parametrize("threads", [0, -1, 5000])
-def test_threads_are_checked(threads: int) -> None:
-    with pytest.raises(InputError, match="threads must be in"):
+@pytest.mark.parametrize("threads", [0, -1, 5000, "2", 2.5])
+def test_threads_are_checked(threads: Any) -> None:
+    with pytest.raises(InputError, match="threads must be a whole number in"):
         RuntimeOptions(threads=threads)
 
 
