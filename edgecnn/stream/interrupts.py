@@ -36,9 +36,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            # what is ignored stays ignored: nohup is meant
-            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            self._previous = {number: signal.signal(number, self._handle) for number in heard}
+            self._previous = {
+                number: signal.signal(number, self._handle) for number in SIGNALS if _heard(number)
+            }
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -75,3 +75,8 @@ class Interrupts:
             return
         self._ended = True
         raise KeyboardInterrupt
+
+
+def _heard(number: signal.Signals) -> bool:
+    """A hang-up that is ignored stays ignored: that is what nohup is for."""
+    return number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN

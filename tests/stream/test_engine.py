@@ -290,3 +290,17 @@ def test_runs_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert summaries[0].frames == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize(("number", "heard"), [("SIGINT", True), ("SIGTERM", True), ("SIGHUP", False)])
+def test_signals_that_were_ignored(number: str, heard: bool) -> None:
+    """A shell starts background jobs with SIGINT ignored, and nohup ignores SIGHUP: only the latter is meant."""
+    which = getattr(signal, number)
+    before = signal.signal(which, signal.SIG_IGN)
+    try:
+        with Interrupts():
+            assert (signal.getsignal(which) is not signal.SIG_IGN) is heard
+        assert signal.getsignal(which) is signal.SIG_IGN
+    finally:
+        signal.signal(which, before)
