@@ -26,7 +26,6 @@ from edgecnn.errors import BundleError, InputError
 from edgecnn.manifest import (
     MANIFEST_BYTES_MAX,
     MANIFEST_NAME,
-    ArtifactEntry,
     FileEntry,
     Manifest,
     decode_manifest,
@@ -106,18 +105,6 @@ class Bundle:
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError(f"{path}: altered, its sha256 is not the manifest's; copy the bundle again")
         return data
-
-    def artifact(self, artifact_id: str) -> ArtifactEntry:
-        """The artifact with this id.
-
-        Raises:
-            BundleError: There is none; names those there are.
-        """
-        for entry in self.manifest.artifacts:
-            if entry.id == artifact_id:
-                return entry
-        known = ", ".join(a.id for a in self.manifest.artifacts)
-        raise BundleError(f"{self.path}: no artifact {artifact_id!r}; it has {known}")
 
     def file(self, name: str) -> FileEntry:
         """Size and hash of a listed file."""
