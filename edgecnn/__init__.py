@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgecnn.bundle import Bundle
     from edgecnn.conversion import convert
     from edgecnn.errors import EdgeCnnError
+    from edgecnn.evaluation import Evaluation, evaluate
     from edgecnn.loading import open_model
     from edgecnn.predictor import Predictor, load
     from edgecnn.results import Classification, Detections, Tensors
@@ -32,12 +33,14 @@ __all__ = [
     "Classification",
     "Detections",
     "EdgeCnnError",
+    "Evaluation",
     "ModelSpec",
     "Predictor",
     "Tensors",
     "WindowGeometry",
     "__version__",
     "convert",
+    "evaluate",
     "load",
     "open_model",
     "verify",
@@ -52,11 +55,13 @@ _HOMES = {
     "Classification": "results",
     "Detections": "results",
     "EdgeCnnError": "errors",
+    "Evaluation": "evaluation",
     "ModelSpec": "spec",
     "Predictor": "predictor",
     "Tensors": "results",
     "WindowGeometry": "spec",
     "convert": "conversion",
+    "evaluate": "evaluation",
     "load": "predictor",
     "open_model": "loading",
     "verify": "verification",

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from edgecnn.vision.windows import pyramid, window_batches
 if TYPE_CHECKING:
     from edgecnn.calibration.data import FrameSource
 
-__all__ = ["Predictor", "load"]
+__all__ = ["Inference", "Predictor", "ScoredWindows", "load"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,81 @@ WINDOWS_A_BATCH = 64
 WINDOWS_MANY = 100_000
 
 
-class Predictor:
+@dataclass(frozen=True, eq=False)
+class ScoredWindows:
+    """What a window model says of every place of a frame.
+
+    Attributes:
+        scores: float32 (n, K).
+        boxes_xyxy: float32 (n, 4), in source pixels.
+        infer_s: Seconds that the engine took.
+    """
+
+    scores: npt.NDArray[np.float32]
+    boxes_xyxy: npt.NDArray[np.float32]
+    infer_s: float
+
+
+class Inference:
+    """A loaded model on images, up to its scores: what prediction and evaluation share.
+
+    Attributes:
+        runtime: The loaded model.
+        spec: Its spec.
+    """
+
+    def __init__(self, runtime: Runtime, spec: ModelSpec) -> None:
+        self.runtime = runtime
+        self.spec = spec
+        self._warned = False
+        batch = runtime.inputs[0].shape[0]
+        self._fixed_batch = batch if isinstance(batch, int) else None
+
+    def batch(self, wanted: int) -> int:
+        """Images to give at once: as many as wanted, or what the model was built for."""
+        return self._fixed_batch or wanted
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        """Run a batch of at most the size that `batch` tells; a smaller one is filled up and cut again.
+
+        Args:
+            images: uint8 (n, h, w, channels), as the model takes them.
+        """
+        name = self.runtime.inputs[0].name
+        count = len(images)
+        if self._fixed_batch is None or self._fixed_batch == count:
+            return self.runtime.run({name: images})
+        padded = np.zeros((self._fixed_batch, *images.shape[1:]), np.uint8)
+        padded[:count] = images
+        return {key: value[:count] for key, value in self.runtime.run({name: padded}).items()}
+
+    def score_windows(self, frame: npt.NDArray[np.uint8]) -> ScoredWindows:
+        """Score every window of a frame.
+
+        Args:
+            frame: uint8 (H, W, 3) BGR.
+
+        Raises:
+            InputError: The frame is smaller than the smallest window.
+        """
+        levels = pyramid((frame.shape[0], frame.shape[1]), self.spec)
+        self._warn_of_many(sum(level.count for level in levels))
+        scores, boxes, infer_s = [], [], 0.0
+        for windows, boxes_xyxy in window_batches(frame, levels, self.spec, self.batch(WINDOWS_A_BATCH)):
+            before = time.perf_counter()
+            outputs = self.infer(windows)
+            infer_s += time.perf_counter() - before
+            scores.append(class_scores(outputs, self.spec))
+            boxes.append(boxes_xyxy.copy())
+        return ScoredWindows(np.concatenate(scores), np.concatenate(boxes), infer_s)
+
+    def _warn_of_many(self, windows: int) -> None:
+        if windows > WINDOWS_MANY and not self._warned:
+            self._warned = True
+            log.warning("%d windows a frame: this is slow; a larger min_size or stride has fewer", windows)
+
+
+class Predictor(Inference):
     """Runs a bundle on frames. Thread-safe unless it smooths; a context manager.
 
     Attributes:
@@ -52,15 +126,11 @@ class Predictor:
     def __init__(self, bundle: Bundle, runtime: Runtime, spec: ModelSpec, smooth: int = 1) -> None:
         if smooth > 1 and spec.task != "classification":
             raise InputError(f"smooth: goes with classification, not with {spec.task}")
+        super().__init__(runtime, spec)
         self.bundle = bundle
-        self.runtime = runtime
-        self.spec = spec
         self.smooth = smooth
         self._smoother = ScoreSmoother(smooth)
         self._smoothing = threading.Lock()
-        self._warned = False
-        batch = runtime.inputs[0].shape[0]
-        self._fixed_batch = batch if isinstance(batch, int) else None
 
     def __call__(self, frame: npt.NDArray[np.uint8]) -> Result:
         """Detect or classify.
@@ -116,7 +186,7 @@ class Predictor:
         start = time.perf_counter()
         image, _ = fit(frame, self.spec)
         fitted = time.perf_counter()
-        outputs = self._infer(image[None])
+        outputs = self.infer(image[None])
         inferred = time.perf_counter()
         if self.spec.task == "tensors":
             return Tensors(
@@ -131,36 +201,11 @@ class Predictor:
 
     def _detect(self, frame: npt.NDArray[np.uint8]) -> Detections:
         start = time.perf_counter()
-        size_hw = (frame.shape[0], frame.shape[1])
-        levels = pyramid(size_hw, self.spec)
-        self._warn_of_many(sum(level.count for level in levels))
-        scores, boxes, infer_s = [], [], 0.0
-        for windows, boxes_xyxy in window_batches(
-            frame, levels, self.spec, self._fixed_batch or WINDOWS_A_BATCH
-        ):
-            before = time.perf_counter()
-            outputs = self._infer(windows)
-            infer_s += time.perf_counter() - before
-            scores.append(class_scores(outputs, self.spec))
-            boxes.append(boxes_xyxy.copy())
+        windows = self.score_windows(frame)
         inferred = time.perf_counter()
-        result = decode_windows(np.concatenate(scores), np.concatenate(boxes), self.spec, size_hw)
-        timing = _timing(start, inferred - infer_s, inferred)
-        return replace(result, timing_ms=timing)
-
-    def _warn_of_many(self, windows: int) -> None:
-        if windows > WINDOWS_MANY and not self._warned:
-            self._warned = True
-            log.warning("%d windows a frame: this is slow; a larger min_size or stride has fewer", windows)
-
-    def _infer(self, images: npt.NDArray[np.uint8]) -> Outputs:
-        name = self.runtime.inputs[0].name
-        count = len(images)
-        if self._fixed_batch is None or self._fixed_batch == count:
-            return self.runtime.run({name: images})
-        padded = np.zeros((self._fixed_batch, *images.shape[1:]), np.uint8)
-        padded[:count] = images
-        return {key: value[:count] for key, value in self.runtime.run({name: padded}).items()}
+        size_hw = (frame.shape[0], frame.shape[1])
+        result = decode_windows(windows.scores, windows.boxes_xyxy, self.spec, size_hw)
+        return replace(result, timing_ms=_timing(start, inferred - windows.infer_s, inferred))
 
 
 def load(

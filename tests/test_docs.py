@@ -43,6 +43,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(folder / "photo.jpg"), face)
     (folder / "photos").mkdir()
     cv2.imwrite(str(folder / "photos" / "a.JPG"), face)
+    (folder / "labelled" / "0").mkdir(parents=True)
+    cv2.imwrite(str(folder / "labelled" / "0" / "a.jpg"), face)
     writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (160, 160))
     for step in range(3):
         writer.write(cv2.resize(face, (160, 160)) - np.uint8(step))

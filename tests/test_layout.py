@@ -27,9 +27,9 @@ MAPPED = {"converters", "runtimes", "calibration"}
 FLOORS = [
     {"errors"},
     {"spec", "results", "manifest", "bundle"},
-    {"vision", "runtimes", "converters", "calibration", "models"},
-    {"loading", "parity", "reference"},
-    {"predictor", "verification", "conversion"},
+    {"vision", "metrics", "timing", "runtimes", "converters", "calibration", "pruning", "models"},
+    {"loading", "parity", "reference", "datasets", "report"},
+    {"predictor", "evaluation", "verification", "conversion"},
     {"stream"},
     {"cli", "__main__"},
 ]
