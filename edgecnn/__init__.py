@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgecnn.evaluation import Evaluation, evaluate
     from edgecnn.loading import open_model
     from edgecnn.predictor import Predictor, load
+    from edgecnn.pruning import Pruned, prune, prune_to_latency
     from edgecnn.results import Classification, Detections, Tensors
     from edgecnn.spec import ModelSpec, WindowGeometry
     from edgecnn.verification import verify
@@ -36,6 +37,7 @@ __all__ = [
     "Evaluation",
     "ModelSpec",
     "Predictor",
+    "Pruned",
     "Tensors",
     "WindowGeometry",
     "__version__",
@@ -43,6 +45,8 @@ __all__ = [
     "evaluate",
     "load",
     "open_model",
+    "prune",
+    "prune_to_latency",
     "verify",
     "vision",
 ]
@@ -58,12 +62,15 @@ _HOMES = {
     "Evaluation": "evaluation",
     "ModelSpec": "spec",
     "Predictor": "predictor",
+    "Pruned": "pruning",
     "Tensors": "results",
     "WindowGeometry": "spec",
     "convert": "conversion",
     "evaluate": "evaluation",
     "load": "predictor",
     "open_model": "loading",
+    "prune": "pruning",
+    "prune_to_latency": "pruning",
     "verify": "verification",
 }
 
