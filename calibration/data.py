@@ -55,7 +55,7 @@ def draw_samples(source: FrameSource | None, spec: ModelSpec, count: int = 32, s
     Frames are taken evenly over the whole source (of an iterator, the first ones). For window detection,
     windows are drawn at random from the places and scales the runtime looks at; otherwise each frame is
     fitted to the model's input. Both go through the functions that the predictor uses. One frame is held
-    at a time.
+    at a time; of a video, and of an iterator where windows are drawn, those that were chosen.
 
     Args:
         source: A folder of images, a video, an ``.npz`` that holds ``frames`` (n, h, w, 3), such an
@@ -73,12 +73,9 @@ def draw_samples(source: FrameSource | None, spec: ModelSpec, count: int = 32, s
     if source is None:
         frames = _Frames("generated images", count, _numbered(generate_frames(count, seed)))
     else:
-        frames = _frames(source, count)
-    if frames.count == 0:
-        raise MediaError(f"{frames.source}: holds no frame")
+        frames = _frames(source, count, whole=spec.window is None)
     rng = np.random.default_rng(seed)
-    # an iterator does not tell how many frames it holds
-    each = -(-count // frames.count) if spec.task == "window_detection" else 1
+    each = -(-count // max(frames.count, 1))
     drawn: list[npt.NDArray[np.uint8]] = []
     for name, frame in frames.named:
         try:
@@ -86,7 +83,10 @@ def draw_samples(source: FrameSource | None, spec: ModelSpec, count: int = 32, s
             drawn.extend(_windows(frame, spec, each, rng) if spec.window else [fit(frame, spec)[0]])
         except InputError as error:
             raise type(error)(f"{name}: {error}") from error
-    return Samples(np.stack(drawn[:count]), frames.source, generated=source is None)
+    if not drawn:
+        raise MediaError(f"{frames.source}: holds no frame")
+    # as many windows of each frame may be more than were asked for
+    return Samples(np.stack(_evenly(drawn, count)), frames.source, generated=source is None)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def generate_frames(
         yield frame.astype(np.uint8)
 
 
-def _frames(source: FrameSource, count: int) -> _Frames:
+def _frames(source: FrameSource, count: int, *, whole: bool) -> _Frames:
     if isinstance(source, np.ndarray):
         source = list(_checked_array(source, "frames"))
     if isinstance(source, (str, os.PathLike)):
@@ -129,8 +129,11 @@ def _frames(source: FrameSource, count: int) -> _Frames:
     if not isinstance(source, Iterable):
         raise InputError(f"calibration: a {type(source).__name__} is no source of frames")
     # what has no length may have no end
-    taken = list(source if isinstance(source, Sequence) else itertools.islice(source, count))
-    return _of_list(f"{len(taken)} frames", taken, count)
+    if whole and not isinstance(source, Sequence):
+        return _Frames("frames of an iterator", count, _numbered(itertools.islice(source, count)))
+    # how many windows to draw of each frame depends on how many frames there are
+    held = list(source if isinstance(source, Sequence) else itertools.islice(source, count))
+    return _of_list(f"{len(held)} frames", held, count)
 
 
 def _of_list(name: str, frames: Sequence[npt.NDArray[np.uint8]], count: int) -> _Frames:

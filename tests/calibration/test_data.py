@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from edgecnn import ModelSpec, WindowGeometry
@@ -105,6 +107,31 @@ def test_windows_are_parts_of_the_frame_at_several_scales() -> None:
     np.testing.assert_array_equal(draw_samples(ramp[None], spec, 64).images, samples.images)
 
 
+def test_windows_come_from_every_frame() -> None:
+    frames = [np.full((8, 8, 3), level, np.uint8) for level in (10, 20, 30)]
+    samples = draw_samples(frames, ModelSpec(task="window_detection", size_hw=(8, 8)), 4)
+    assert samples.images.shape == (4, 8, 8, 3)
+    assert set(samples.images.ravel().tolist()) == {10, 20, 30}
+
+
+def test_frames_of_an_iterator_are_not_held() -> None:
+    frames: list[weakref.ref[npt.NDArray[np.uint8]]] = []
+
+    def camera() -> Iterator[npt.NDArray[np.uint8]]:
+        while True:
+            assert sum(frame() is not None for frame in frames) <= 1
+            frame = np.full((9, 9, 3), len(frames), np.uint8)
+            frames.append(weakref.ref(frame))
+            yield frame
+
+    assert len(draw_samples(camera(), PHOTO, 16)) == len(frames) == 16
+
+
+def test_windows_of_a_short_iterator_are_as_many_as_asked_for() -> None:
+    samples = draw_samples(iter(FRAMES), ModelSpec(task="window_detection", size_hw=(8, 8)), 16)
+    assert len(samples) == 16
+
+
 def test_video_is_sampled_over_its_whole_length() -> None:
     samples = draw_samples(data("video/tree.avi"), PHOTO, 5)
     assert samples.images.shape == (5, 12, 10, 3)
@@ -132,6 +159,7 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
         (tmp_path / "two.npz", r"two\.npz: holds a, b; name the array 'frames'"),
         (tmp_path / "zero.mp4", r"zero\.mp4"),
         ([], "0 frames: holds no frame"),
+        (iter([]), "frames of an iterator: holds no frame"),
     ]:
         with pytest.raises(MediaError, match=message):
             draw_samples(source, PHOTO)  # type: ignore[arg-type]
