@@ -90,7 +90,7 @@ def expose(model: bytes, tensors: Sequence[str]) -> tuple[bytes, dict[str, str]]
     return proto.SerializeToString(), layers
 
 
-def runs(batches: Iterable[npt.NDArray[np.uint8]], size: int | str) -> Iterator[npt.NDArray[np.uint8]]:
+def runs(batches: Iterable[npt.NDArray[np.uint8]], size: int | str | None) -> Iterator[npt.NDArray[np.uint8]]:
     """Cut batches into runs of `IMAGES_A_RUN` images, or of ``size`` where the model is fixed to a number.
 
     Raises:

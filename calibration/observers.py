@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -64,29 +64,6 @@ class Observation:
             width=self.width,
             n=self.n,
             zeros=self.zeros,
-        )
-
-    def clipped(self, low: float, high: float) -> Observation:
-        """What would have been seen behind a clamp to ``low..high``, between which zero lies.
-
-        A value outside goes to the bin of its bound, and counts as exactly zero where that is the bound.
-        """
-        first, last = (
-            int(min(max((bound - self.start) / self.width, 0), len(self.counts) - 1)) for bound in (low, high)
-        )
-        counts = self.counts.copy()
-        below, above = int(counts[:first].sum()), int(counts[last + 1 :].sum())
-        counts[:first] = counts[last + 1 :] = 0
-        counts[first] += below
-        counts[last] += above
-        return replace(
-            self,
-            low=min(max(self.low, low), high),
-            high=min(max(self.high, low), high),
-            mean_low=min(max(self.mean_low, low), high),
-            mean_high=min(max(self.mean_high, low), high),
-            counts=counts,
-            zeros=self.zeros + (below if low == 0 else 0) + (above if high == 0 else 0),
         )
 
 

@@ -62,11 +62,13 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
             raise ModelError(f"{self.where}: an empty file")
 
     def convert(self, source: bytes) -> onnx.ModelProto:
-        """Parse."""
+        """Parse, and name the nodes that have no name: ``Conv_3`` is a Conv and the fourth node."""
         import onnx
 
         with model_errors(f"{self.where}: not an ONNX model"):
-            return onnx.load_model_from_string(source)
+            model = onnx.load_model_from_string(source)
+            _name_nodes(model.graph)
+        return model
 
     def ensures(self, source: bytes, target: onnx.ModelProto) -> None:
         """Check that it is valid, of a usable opset, whole, deterministic, finite, with one input."""
@@ -134,6 +136,16 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
                 f"{self.where}: {len(bad)} weights hold NaN or infinity ({', '.join(bad[:3])}{more}); "
                 "train again"
             )
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    taken = {node.name for node in _nodes(graph)}
+    for position, node in enumerate(graph.node):
+        if not node.name:
+            name = f"{node.op_type}_{position}"
+            while name in taken:
+                name += "_"
+            node.name = name
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgecnn.loading import open_model
     from edgecnn.predictor import Predictor, load
     from edgecnn.pruning import Pruned, prune, prune_to_latency
+    from edgecnn.quantization import quantize
     from edgecnn.results import Classification, Detections, Tensors
     from edgecnn.spec import ModelSpec, WindowGeometry
     from edgecnn.verification import verify
@@ -47,6 +48,7 @@ __all__ = [
     "open_model",
     "prune",
     "prune_to_latency",
+    "quantize",
     "verify",
     "vision",
 ]
@@ -71,6 +73,7 @@ _HOMES = {
     "open_model": "loading",
     "prune": "pruning",
     "prune_to_latency": "pruning",
+    "quantize": "quantization",
     "verify": "verification",
 }
 

@@ -38,6 +38,7 @@ __all__ = [
     "Bundle",
     "BundleWriter",
     "check_destination",
+    "checked_out",
     "decode_npz",
     "encode_npz",
     "write_bundle",
@@ -191,6 +192,19 @@ def check_destination(path: Path) -> None:
         raise InputError(f"{path}: exists and is not a bundle; choose another name or remove it") from error
     if strange:
         raise InputError(f"{path}: holds {strange[0]}, which is not of its bundle; move it away first")
+
+
+def checked_out(out: str | os.PathLike[str]) -> Path:
+    """The path of a bundle to write, checked before anything is computed for it.
+
+    Raises:
+        InputError: Its name does not end in ``.edge``, or as `check_destination`.
+    """
+    path = Path(out)
+    if path.suffix != ".edge":
+        raise InputError(f"{path}: a bundle's name ends in .edge")
+    check_destination(Path(os.path.realpath(path)))
+    return path
 
 
 @contextmanager

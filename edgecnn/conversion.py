@@ -1,13 +1,13 @@
-"""From a PyTorch module to a bundle: load, export, compare with the module, write."""
+"""From a PyTorch module to a bundle: load, prune, export, compare with the module, go below fp32, write."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +20,20 @@ from edgecnn.bundle import (
     GOLDEN_NAME,
     GOLDEN_OUTPUT,
     Bundle,
-    check_destination,
+    checked_out,
     encode_npz,
-    write_bundle,
 )
 from edgecnn.calibration import Samples, draw_samples
+from edgecnn.calibration.selection import AUTO
 from edgecnn.converters.load import LoadedModel, load_model
 from edgecnn.converters.onnx_canonical import Canonical, canonical
 from edgecnn.errors import EngineError, GateMissed, InputError, ModelError, SpecError, require
-from edgecnn.manifest import ArtifactEntry, Calibration, Fidelity, Manifest
+from edgecnn.judging import pool
+from edgecnn.ladder import OnStep, OnWork, Precision
+from edgecnn.manifest import ArtifactEntry, Calibration, Fidelity, Manifest, Pruning
 from edgecnn.parity import Parity, compare
+from edgecnn.pruned_model import pruned_model
+from edgecnn.quantization import CALIBRATION_SAMPLES, REAL_INPUTS, Draft, Request, lower, save
 from edgecnn.reference import reference_for
 from edgecnn.runtimes import Artifact, Outputs, backend
 from edgecnn.spec import ModelSpec
@@ -43,8 +47,7 @@ GOLDEN_SAMPLES = 4
 SAMPLES_A_BATCH = 16
 ARTIFACT_ID = "onnx-fp32"
 ARTIFACT_PATH = "model.onnx"
-
-OnStep = Callable[[str, float], None]
+PARITY_SAMPLES = 32
 
 
 def convert(
@@ -54,9 +57,19 @@ def convert(
     spec: ModelSpec | str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     calibration: FrameSource | None = None,
-    samples: int = 32,
+    samples: int | None = None,
     batch: int | None = None,
+    precision: Precision = "fp32",
+    target: Sequence[str] = ("onnx",),
+    evaluation: FrameSource | None = None,
+    max_drop: float | None = None,
+    speed_gate: bool = True,
+    prune: float | None = None,
+    max_latency_ms: float | None = None,
+    method: str = AUTO,
+    threads: int | None = None,
     on_step: OnStep | None = None,
+    on_work: OnWork | None = None,
 ) -> Bundle:
     """Convert a model to a bundle and prove that it computes the same.
 
@@ -71,9 +84,19 @@ def convert(
         weights: ``.safetensors`` or a state_dict file for the module.
         calibration: Where the samples come from: a folder, a video, an npz, frames
             (n, h, w, 3) uint8 BGR; None makes images up.
-        samples: Number of inputs to compare on.
+        samples: Number of inputs to compare on, and to calibrate with; None is 32, below fp32 128.
         batch: A fixed batch size; None allows any.
+        precision: ``fp32``, or what to go down to: ``fp16``, ``int8``.
+        target: As `edgecnn.quantize`.
+        evaluation: As `edgecnn.quantize`; what it is compared with is the model before pruning.
+        max_drop: As `edgecnn.quantize`.
+        speed_gate: As `edgecnn.quantize`.
+        prune: Share of the multiply-accumulates to cut, without training; see `edgecnn.prune`.
+        max_latency_ms: Cut until the fp32 model is as fast as this here; instead of prune.
+        method: As `edgecnn.quantize`.
+        threads: As `edgecnn.quantize`.
         on_step: Called with the name and the seconds of each finished step.
+        on_work: Called during long steps with what is under way, how much is done, and how much there is.
 
     Returns:
         The written bundle, opened and checked.
@@ -81,9 +104,29 @@ def convert(
     Raises:
         ModelError: The model cannot be loaded or converted; names the layer.
         SpecError: There is no spec or it does not fit the model.
-        GateMissed: The converted model computes something else; nothing was written.
+        GateMissed: The converted model computes something else, or a budget cannot be held; no bundle was
+            written, of a missed budget ``NAME.report.html``.
     """
-    out = _checked_out(out)
+    out = checked_out(out)
+    request = Request(
+        precision=precision,
+        target=target,
+        evaluation=evaluation,
+        max_drop=max_drop,
+        speed_gate=speed_gate,
+        method=method,
+        threads=threads,
+    )
+    cuts = prune is not None or max_latency_ms is not None
+    lowers = precision != "fp32" or cuts
+    if prune is not None and max_latency_ms is not None:
+        raise InputError("prune and max_latency_ms both say how much to cut; give one")
+    if not lowers and (evaluation is not None or max_drop is not None):
+        raise InputError(
+            "evaluation and max_drop need something to judge: --precision int8, fp16, or --prune"
+        )
+    if lowers and calibration is None:
+        raise InputError(REAL_INPUTS.format("pruning" if precision == "fp32" else precision))
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise InputError(f"batch must be a whole number of at least 1, not {batch!r}")
     if not isinstance(spec, (ModelSpec, type(None))):
@@ -95,14 +138,44 @@ def convert(
         if spec is None:
             raise SpecError(f"{loaded.name}: how frames become its input is not known; pass a spec (--spec)")
     with steps("samples"):
-        drawn = draw_samples(calibration, spec, samples)
+        count = samples if samples is not None else CALIBRATION_SAMPLES if lowers else PARITY_SAMPLES
+        drawn = draw_samples(calibration, spec, count * pool(spec) if lowers else count)
+    whole, pruning = None, None
+    if cuts:
+        whole = canonical(loaded, spec, batch=batch).model
+        with steps("prune"):
+            loaded, pruning = pruned_model(
+                loaded,
+                spec,
+                drawn.images,
+                ratio=prune,
+                max_latency_ms=max_latency_ms,
+                batch=batch,
+                threads=threads,
+                on_work=on_work,
+            )
     converted = canonical(loaded, spec, batch=batch)
     for step in converted.steps:
         steps.report(step.name, step.seconds)
     with steps("parity"):
         reference, parity = _parity(loaded, converted, drawn, spec)
+    draft = _draft(out.stem, loaded, spec, converted, drawn, reference, parity, pruning)
+    if lowers:
+        # a fixed batch leaves out the samples that fill none
+        drawn = replace(drawn, images=drawn.images[: parity.n])
+        draft = lower(
+            draft,
+            drawn,
+            count,
+            reference,
+            request,
+            out,
+            original=whole,
+            on_step=steps.report,
+            on_work=on_work,
+        )
     with steps("bundle"):
-        return _write(out, loaded, spec, converted, drawn, reference, parity)
+        return save(out, draft)
 
 
 class _Steps:
@@ -116,15 +189,6 @@ class _Steps:
         start = time.perf_counter()
         yield
         self.report(name, time.perf_counter() - start)
-
-
-def _checked_out(out: str | os.PathLike[str]) -> Path:
-    path = Path(out)
-    if path.suffix != ".edge":
-        raise InputError(f"{path}: a bundle's name ends in .edge")
-    # now, not after minutes of conversion
-    check_destination(Path(os.path.realpath(path)))
-    return path
 
 
 def _parity(
@@ -184,56 +248,53 @@ def _joined(outputs: list[Outputs]) -> Outputs:
     return {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
 
 
-def _write(
-    out: Path,
+def _draft(
+    name: str,
     loaded: LoadedModel,
     spec: ModelSpec,
     converted: Canonical,
     samples: Samples,
     reference: Outputs,
     parity: Parity,
-) -> Bundle:
+    pruning: Pruning | None,
+) -> Draft:
     kept = _golden_rows(converted, reference)
     golden = {GOLDEN_INPUT: samples.images[kept]}
-    golden |= {GOLDEN_OUTPUT + name: array[kept] for name, array in reference.items()}
-    with write_bundle(out) as writer:
-        writer.add(ARTIFACT_PATH, converted.model)
-        writer.add(GOLDEN_NAME, encode_npz(golden))
-        writer.finish(
-            Manifest(
-                name=out.stem,
-                created=_now(),
-                spec=_of_bundle(spec),
-                inputs=converted.inputs,
-                outputs=converted.outputs,
-                artifacts=(
-                    ArtifactEntry(
-                        id=ARTIFACT_ID,
-                        format="onnx",
-                        precision="fp32",
-                        path=ARTIFACT_PATH,
-                        build_s=round(sum(step.seconds for step in converted.steps), 3),
-                        requires={"opset": str(converted.opset)},
-                    ),
-                ),
-                files=writer.files,
-                calibration=Calibration(source=samples.source, n=len(samples), generated=samples.generated),
-                fidelity=(
-                    Fidelity(
-                        id=ARTIFACT_ID,
-                        runtime="ort",
-                        n=parity.n,
-                        max_abs=parity.max_abs,
-                        mean_abs=parity.mean_abs,
-                        cosine=parity.cosine,
-                        agreement=parity.agreement,
-                    ),
-                ),
-                network=converted.network,
-                provenance=_provenance(loaded),
-            )
-        )
-    return Bundle(out)
+    golden |= {GOLDEN_OUTPUT + output: array[kept] for output, array in reference.items()}
+    manifest = Manifest(
+        name=name,
+        created=_now(),
+        spec=_of_bundle(spec),
+        inputs=converted.inputs,
+        outputs=converted.outputs,
+        artifacts=(
+            ArtifactEntry(
+                id=ARTIFACT_ID,
+                format="onnx",
+                precision="fp32",
+                path=ARTIFACT_PATH,
+                build_s=round(sum(step.seconds for step in converted.steps), 3),
+                requires={"opset": str(converted.opset)},
+            ),
+        ),
+        files=(),
+        calibration=Calibration(source=samples.source, n=len(samples), generated=samples.generated),
+        fidelity=(
+            Fidelity(
+                id=ARTIFACT_ID,
+                runtime="ort",
+                n=parity.n,
+                max_abs=parity.max_abs,
+                mean_abs=parity.mean_abs,
+                cosine=parity.cosine,
+                agreement=parity.agreement,
+            ),
+        ),
+        pruning=pruning,
+        network=converted.network,
+        provenance=_provenance(loaded),
+    )
+    return Draft(manifest, {ARTIFACT_PATH: converted.model, GOLDEN_NAME: encode_npz(golden)})
 
 
 def _golden_rows(converted: Canonical, reference: Outputs) -> list[int]:

@@ -91,6 +91,7 @@ def evaluate(
     data: str | os.PathLike[str],
     *,
     runtime: str = "auto",
+    precision: str = "auto",
     threads: int | None = None,
     limit: int | None = None,
     on_progress: Progress | None = None,
@@ -101,6 +102,7 @@ def evaluate(
         bundle: A path, an open `Bundle`, or the name of one that ships.
         data: A folder with one folder a class, a CSV or COCO JSON; see `edgecnn.datasets.open_dataset`.
         runtime: Name of a runtime, or ``auto``.
+        precision: ``fp32``, ``fp16``, ``int8``, or ``auto``; see `open_model`.
         threads: Threads of one inference; None uses the processors this process may use.
         limit: At most this many images, taken evenly over all.
         on_progress: Called with the number of images done and the number of all.
@@ -116,7 +118,7 @@ def evaluate(
     dataset = open_dataset(data, spec)
     if limit is not None:
         dataset = dataset.spread(limit)
-    with open_model(opened, runtime=runtime, threads=threads) as model:
+    with open_model(opened, runtime=runtime, precision=precision, threads=threads) as model:
         return evaluate_runtime(model, spec, dataset, on_progress=on_progress)
 
 

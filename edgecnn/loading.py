@@ -15,18 +15,29 @@ __all__ = ["artifact_for", "bundle_path", "open_artifact", "open_bundle", "open_
 
 
 def open_model(
-    bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "auto", threads: int | None = None
+    bundle: str | os.PathLike[str] | Bundle,
+    *,
+    runtime: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
 ) -> Runtime:
     """Open the model of a bundle for raw tensors: ``open_model(path).run({"image": batch})``.
 
+    Args:
+        bundle: A path, an open `Bundle`, or the name of one that ships.
+        runtime: Name of a runtime, or ``auto``.
+        precision: ``fp32``, ``fp16``, ``int8``; ``auto`` is the first one that the bundle lists and the
+            runtime loads, which is the fastest that kept its accuracy where the bundle was made.
+        threads: Threads of one inference; None uses the processors this process may use.
+
     Raises:
-        BundleError: The bundle is missing, altered or unsafe.
+        BundleError: The bundle is missing, altered or unsafe, or holds nothing of that precision.
         Unavailable: No runtime on this machine can run it.
     """
     opened = open_bundle(bundle)
     options = RuntimeOptions(threads=threads)
     if runtime != "auto":
-        return _open(opened, backend(runtime), options)
+        return _open(opened, backend(runtime), precision, options)
     reasons = []
     for name in known():
         kind = backend(name)
@@ -34,7 +45,7 @@ def open_model(
             continue
         try:
             kind.version()
-            return _open(opened, kind, options)
+            return _open(opened, kind, precision, options)
         except (MissingDependency, BundleError) as error:
             reasons.append(f"{name}: {error}")
     raise Unavailable(f"no runtime here can run {opened.path} ({'; '.join(reasons)})")
@@ -62,18 +73,24 @@ def bundle_path(bundle: str | os.PathLike[str]) -> Path:
     return shipped.get(name, Path(name))
 
 
-def artifact_for(bundle: Bundle, runtime: type[Runtime]) -> ArtifactEntry:
-    """The first artifact that a runtime can load.
+def artifact_for(bundle: Bundle, runtime: type[Runtime], precision: str = "auto") -> ArtifactEntry:
+    """The first artifact of a precision that a runtime can load and that is placed for it.
 
     Raises:
-        BundleError: There is none.
+        InputError: There is no such precision.
+        BundleError: There is no such artifact.
     """
+    if precision not in ("auto", "fp32", "fp16", "int8"):
+        raise InputError(f"precision is auto, fp32, fp16 or int8, not {precision!r}")
     for entry in bundle.manifest.artifacts:
-        if entry.format in runtime.formats:
+        fits = entry.format in runtime.formats and entry.placement in (None, runtime.placement)
+        if fits and precision in ("auto", entry.precision):
             return entry
-    there = ", ".join(sorted({entry.format for entry in bundle.manifest.artifacts}))
+    there = ", ".join(f"{entry.id} ({entry.format})" for entry in bundle.manifest.artifacts)
+    wanted = "" if precision == "auto" else f" in {precision}"
     raise BundleError(
-        f"{bundle.path}: the runtime {runtime.name} takes {' or '.join(runtime.formats)}, it holds {there}"
+        f"{bundle.path}: the runtime {runtime.name} takes {' or '.join(runtime.formats)}{wanted}, "
+        f"it holds {there}"
     )
 
 
@@ -88,9 +105,10 @@ def open_artifact(
         name=str(bundle.path / entry.path),
         inputs=manifest.inputs,
         outputs=manifest.outputs,
+        precision=entry.precision,
     )
     return runtime(artifact, options)
 
 
-def _open(bundle: Bundle, runtime: type[Runtime], options: RuntimeOptions) -> Runtime:
-    return open_artifact(bundle, artifact_for(bundle, runtime), runtime, options)
+def _open(bundle: Bundle, runtime: type[Runtime], precision: str, options: RuntimeOptions) -> Runtime:
+    return open_artifact(bundle, artifact_for(bundle, runtime, precision), runtime, options)

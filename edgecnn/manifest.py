@@ -20,11 +20,16 @@ __all__ = [
     "SCHEMA_VERSION",
     "ArtifactEntry",
     "Calibration",
+    "Evaluated",
     "Fidelity",
     "FileEntry",
+    "FloatLayer",
     "Layer",
     "Manifest",
     "Network",
+    "PrunedChannels",
+    "Pruning",
+    "Quantization",
     "TensorInfo",
     "sizes_text",
 ]
@@ -100,6 +105,8 @@ class Fidelity(_Part, frozen=True, kw_only=True):
         max_abs, mean_abs: Absolute differences over all values of all outputs.
         cosine: Cosine similarity over all inputs, the smallest of the outputs.
         agreement: Share of inputs with the same decision (argmax, or side of the threshold).
+        metric, metric_fp32: What `Evaluated` names, of this artifact and of the float model.
+        drop: ``metric_fp32 - metric``: above 0 is a loss.
     """
 
     id: str
@@ -109,6 +116,68 @@ class Fidelity(_Part, frozen=True, kw_only=True):
     mean_abs: float
     cosine: float
     agreement: float
+    metric: float | None = None
+    metric_fp32: float | None = None
+    drop: float | None = None
+
+
+class Evaluated(_Part, frozen=True, kw_only=True):
+    """What the accuracy budget is about.
+
+    Attributes:
+        metric: ``top1``, ``ap50``, or ``agreement`` with the decisions of the float model.
+        source: The data it was measured on, in words.
+        n: Number of images or windows.
+        max_drop: The budget; None where none was given.
+    """
+
+    metric: str
+    source: str
+    n: int
+    max_drop: float | None
+
+
+class FloatLayer(_Part, frozen=True, kw_only=True):
+    """A layer of an INT8 artifact that stays in float, its share of all MACs, and why."""
+
+    layer: str
+    macs_share: float
+    reason: str
+
+
+class Quantization(_Part, frozen=True, kw_only=True):
+    """How an INT8 artifact was made.
+
+    Attributes:
+        artifact: Its id.
+        method: How ranges were chosen.
+        int8_macs_share: Share of the network's MACs in layers that run in INT8.
+        kept_float: The layers that do not.
+    """
+
+    artifact: str
+    method: str
+    int8_macs_share: float
+    kept_float: tuple[FloatLayer, ...]
+
+
+class PrunedChannels(_Part, frozen=True, kw_only=True):
+    """Output channels of a layer before and after pruning; ``reason`` is why none can be cut, or empty."""
+
+    layer: str
+    before: int
+    after: int
+    reason: str
+
+
+class Pruning(_Part, frozen=True, kw_only=True):
+    """What pruning left of a module: multiply-accumulates for one input, parameters, channels by layer."""
+
+    macs_before: int
+    macs_after: int
+    params_before: int
+    params_after: int
+    layers: tuple[PrunedChannels, ...]
 
 
 class Calibration(_Part, frozen=True, kw_only=True):
@@ -151,6 +220,9 @@ class Manifest(_Part, frozen=True, kw_only=True):
     files: tuple[FileEntry, ...]
     calibration: Calibration | None = None
     fidelity: tuple[Fidelity, ...] = ()
+    evaluated: Evaluated | None = None
+    quantization: tuple[Quantization, ...] = ()
+    pruning: Pruning | None = None
     network: Network | None = None
     provenance: dict[str, str] = {}
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgecnn.errors import InputError
 from edgecnn.spec import ModelSpec
 
-__all__ = ["LIMITS", "Limits", "Parity", "compare"]
+__all__ = ["LIMITS", "Limits", "Parity", "agreement", "compare"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -32,7 +32,12 @@ class Limits:
 
 # rounding of float32 moves an output by some 1e-5 of its spread; a wrong preprocessing, layer or
 # order moves it by a tenth or more, also where probabilities are nearly flat
-LIMITS = {"fp32": Limits(error=0.01, agreement=0.95)}
+LIMITS = {
+    "fp32": Limits(error=0.01, agreement=0.95),
+    # the largest difference of many values says little of rounding; decisions do
+    "fp16": Limits(error=1.0, agreement=0.95),
+    "int8": Limits(error=float("inf"), agreement=0.8),
+}
 
 # where all reference values are equal the spread is nothing: then this share of their size counts
 SPREAD_FLOOR = 1e-3
@@ -106,7 +111,7 @@ def compare(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> Parity:
         max_abs=float(difference.max(initial=0.0)),
         mean_abs=float(difference.mean()) if difference.size else 0.0,
         cosine=min(_cosine(reference[name], outputs[name]) for name in reference),
-        agreement=_agreement(reference, outputs, spec),
+        agreement=agreement(reference, outputs, spec),
         error=errors[worst],
         worst=worst,
     )
@@ -133,7 +138,8 @@ def _cosine(expected: npt.NDArray[Any], actual: npt.NDArray[Any]) -> float:
     return float(np.clip(a @ b / norms, -1.0, 1.0)) if norms > 0 else 0.0
 
 
-def _agreement(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> float:
+def agreement(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> float:
+    """Share of the inputs with the same decision: argmax, or one score's side of the threshold."""
     name = spec.output or next(iter(reference))
     n = len(reference[name])
     expected, actual = reference[name].reshape(n, -1), outputs[name].reshape(n, -1)

@@ -169,8 +169,12 @@ class Predictor(Inference):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Engines do not travel between processes: the other one opens the bundle again."""
-        options = self.runtime.options
-        return _reopen, (self.bundle.path, self.runtime.name, options.threads, self.spec, self.smooth)
+        engine = {
+            "runtime": self.runtime.name,
+            "precision": self.runtime.artifact.precision,
+            "threads": self.runtime.options.threads,
+        }
+        return _reopen, (self.bundle.path, engine, self.spec, self.smooth)
 
     def close(self) -> None:
         """Release the engine."""
@@ -212,6 +216,7 @@ def load(
     bundle: str | os.PathLike[str] | Bundle = "face",
     *,
     runtime: str = "auto",
+    precision: str = "auto",
     threads: int | None = None,
     threshold: float | None = None,
     min_size: int | None = None,
@@ -222,6 +227,7 @@ def load(
     Args:
         bundle: A path, an open `Bundle`, or the name of one that ships: ``face``.
         runtime: Name of a runtime, or ``auto``.
+        precision: ``fp32``, ``fp16``, ``int8``, or ``auto``; see `open_model`.
         threads: Threads of one inference; None uses the processors this process may use.
         threshold: Instead of the bundle's threshold and class thresholds.
         min_size: Instead of the bundle's smallest window, in source pixels (window detection).
@@ -234,13 +240,13 @@ def load(
     """
     opened = open_bundle(bundle)
     spec = _changed(opened.manifest.spec, threshold, min_size)
-    loaded = open_model(opened, runtime=runtime, threads=threads)
+    loaded = open_model(opened, runtime=runtime, precision=precision, threads=threads)
     return Predictor(opened, loaded, spec, smooth)
 
 
-def _reopen(path: Path, runtime: str, threads: int | None, spec: ModelSpec, smooth: int) -> Predictor:
+def _reopen(path: Path, engine: dict[str, Any], spec: ModelSpec, smooth: int) -> Predictor:
     bundle = Bundle(path)
-    return Predictor(bundle, open_model(bundle, runtime=runtime, threads=threads), spec, smooth)
+    return Predictor(bundle, open_model(bundle, **engine), spec, smooth)
 
 
 def _changed(spec: ModelSpec, threshold: float | None, min_size: int | None) -> ModelSpec:

@@ -67,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         *("--weights", FACE / "face.safetensors"),
         *("--spec", FACE / "face.toml"),
         *("--calib", clip),
-        *("--output", bundle),
+        *("--precision", "int8"),
+        *("--no-speed-gate", "--output", bundle),
     )
     edgecnn("verify", bundle)
     edgecnn(

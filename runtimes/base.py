@@ -29,6 +29,7 @@ class Artifact:
         content: Its bytes, already verified (for the format ``torch``, a module).
         name: Where it came from, for messages.
         inputs, outputs: As the manifest lists them; empty where the engine can tell.
+        precision: As the manifest has it.
     """
 
     format: str
@@ -36,6 +37,7 @@ class Artifact:
     name: str = "model"
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,8 @@ class Runtime(ABC):
     formats: ClassVar[tuple[str, ...]]
     # False for what is never chosen by itself: it has no engine, or needs more than a bundle
     is_engine: ClassVar[bool] = True
+    # where INT8 models for this engine have their QuantizeLinear
+    placement: ClassVar[str] = "cpu"
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import edgecnn
+from tests import int8
 from tests.shapes import SPEC, train_shapes_net
 
 # tiny networks: torch's threads would wait for one another longer than they compute
@@ -33,4 +34,12 @@ def photo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A torchvision classifier with random weights."""
     path = tmp_path_factory.mktemp("photo") / "squeeze.edge"
     edgecnn.convert("torchvision:squeezenet1_1", out=path, samples=4)
+    return path
+
+
+@pytest.fixture(scope="session")
+def two_scales_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a network whose head INT8 breaks."""
+    path = tmp_path_factory.mktemp("int8") / "two_scales.edge"
+    edgecnn.convert(int8.TwoScales(), spec=int8.SPEC, out=path, calibration=int8.frames())
     return path

@@ -29,7 +29,8 @@ FLOORS = [
     {"spec", "results", "manifest", "bundle"},
     {"vision", "metrics", "timing", "runtimes", "converters", "calibration", "pruning", "models"},
     {"loading", "parity", "reference", "datasets", "report"},
-    {"predictor", "evaluation", "verification", "conversion"},
+    {"predictor", "evaluation", "verification"},
+    {"judging", "ladder", "reporting", "quantization", "pruned_model", "conversion"},
     {"stream"},
     {"cli", "__main__"},
 ]
@@ -41,7 +42,7 @@ NEVER = {
     ("runtimes", "vision"),
     ("runtimes", "converters"),
 }
-CONVERSION_ONLY = {"converters", "conversion", "pruning", "reference"}
+CONVERSION_ONLY = {"converters", "conversion", "pruned_model", "pruning", "reference"}
 
 
 def modules() -> dict[str, Path]:

@@ -13,6 +13,7 @@ import edgecnn
 from edgecnn import ModelSpec
 from edgecnn.bundle import encode_npz, write_bundle
 from edgecnn.errors import BundleError, InputError, MissingDependency
+from edgecnn.manifest import Fidelity
 from edgecnn.parity import compare
 from tests.bundles import mean_color_model, write_mean_color
 
@@ -82,17 +83,25 @@ def test_golden_tensors_must_cover_every_output(tmp_path: Path) -> None:
         edgecnn.verify(tmp_path / "a.edge")
 
 
-def test_precision_without_limits_is_skipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recorded", "status"), [(0.2, "ok"), (0.02, "failed")])
+def test_int8_may_differ_as_much_as_where_it_was_made(tmp_path: Path, recorded: float, status: str) -> None:
     bundle = write_mean_color(tmp_path / "a.edge", SPEC)
     golden, manifest = bundle.golden(), bundle.manifest
     assert golden is not None
+    golden = {name: array + 0.1 if name == "output.scores" else array for name, array in golden.items()}
+    row = Fidelity(
+        id=manifest.artifacts[0].id, runtime="ort", n=1, max_abs=recorded, mean_abs=0, cosine=1, agreement=1
+    )
     with write_bundle(tmp_path / "a.edge") as writer:
         writer.add("model.onnx", mean_color_model(SPEC))
         writer.add("golden.npz", encode_npz(golden))
-        artifacts = (msgspec.structs.replace(manifest.artifacts[0], precision="int8"),)
-        writer.finish(msgspec.structs.replace(manifest, files=writer.files, artifacts=artifacts))
+        artifacts = (msgspec.structs.replace(manifest.artifacts[0], precision="int8", placement="cpu"),)
+        writer.finish(
+            msgspec.structs.replace(manifest, files=writer.files, artifacts=artifacts, fidelity=(row,))
+        )
     (check,) = edgecnn.verify(tmp_path / "a.edge").artifacts
-    assert (check.status, check.reason) == ("skipped", "this edgecnn has no limits for int8; upgrade it")
+    assert check.status == status
+    assert ("where the bundle was made by 0.02" in check.reason) == (status == "failed")
 
 
 def test_figures_by_hand() -> None:

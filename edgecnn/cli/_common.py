@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from edgecnn.bundle import Bundle
     from edgecnn.manifest import Fidelity
 
 __all__ = [
+    "accuracy_lines",
     "artifact_table",
     "echo",
     "fidelity_table",
@@ -26,7 +29,9 @@ __all__ = [
     "json_flag",
     "measured_on",
     "once",
+    "precision_option",
     "print_json",
+    "progress_bar",
     "step_reporter",
     "table",
     "verbosity",
@@ -94,6 +99,13 @@ def _set_quiet(ctx: click.Context, param: click.Parameter, quiet: bool) -> None:
         logging.getLogger("edgecnn").setLevel(_LEVELS[-1])
 
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="Which artifact; auto is the bundle's first that fits.",
+)
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -186,6 +198,42 @@ def fidelity_table(fidelity: Sequence[Fidelity]) -> str:
     return table(rows)
 
 
+def accuracy_lines(bundle: Bundle) -> list[str]:
+    """What the artifacts score, which layers stay in float, what was cut; empty where nobody asked."""
+    manifest = bundle.manifest
+    if manifest.evaluated is None:
+        return []
+    metric = manifest.evaluated.metric
+    rows = [["artifact", metric, "drop", "int8 MACs", "kept in float"]]
+    int8 = {entry.artifact: entry for entry in manifest.quantization}
+    for row in manifest.fidelity:
+        made = int8.get(row.id)
+        rows.append(
+            [
+                row.id,
+                figure(row.metric, ".4f"),
+                figure(row.drop, "+.4f"),
+                "-" if made is None else f"{made.int8_macs_share:.1%}",
+                ", ".join(f"{kept.layer} ({kept.macs_share:.1%})" for kept in made.kept_float)
+                if made
+                else "",
+            ]
+        )
+    on = f"  {metric} on {manifest.evaluated.n} inputs from {manifest.evaluated.source}"
+    budget = manifest.evaluated.max_drop
+    lines = [f"{table(rows)}\n{on}" + ("" if budget is None else f", budget {budget:g}")]
+    if manifest.pruning is not None:
+        cut = manifest.pruning
+        lines.append(
+            f"  pruned: {cut.macs_before / 1e6:.1f} M to {cut.macs_after / 1e6:.1f} M multiply-accumulates, "
+            f"{cut.params_before} to {cut.params_after} parameters"
+        )
+        kept = [f"{layer.layer} ({layer.reason})" for layer in cut.layers if layer.reason]
+        if kept:
+            lines[-1] += f"\n  cannot be pruned: {'; '.join(kept)}"
+    return lines
+
+
 def measured_on(bundle: Bundle) -> list[str]:
     """The line that says which inputs the fidelity was measured on; none where that is not known."""
     calibration = bundle.manifest.calibration
@@ -195,39 +243,78 @@ def measured_on(bundle: Bundle) -> list[str]:
     return [f"  measured on {calibration.n} inputs from {calibration.source}{made_up}"]
 
 
+@dataclass(frozen=True)
+class Reporter:
+    """Takes what long work tells of itself.
+
+    Attributes:
+        step: For the name and the seconds of a finished step.
+        work: For what is under way, how much of it is done, and how much there is.
+    """
+
+    step: Callable[[str, float], None]
+    work: Callable[[str, int, int], None]
+
+
 @contextmanager
-def step_reporter(doing: str) -> Iterator[Callable[[str, float], None]]:
-    """Show on stderr what takes long: a moving line on a terminal, a plain line a step elsewhere.
+def step_reporter(doing: str) -> Iterator[Reporter]:
+    """Show on stderr what takes long: a bar with the time left on a terminal, a plain line a step elsewhere.
 
     What the steps print to standard output goes to stderr: that is for results alone.
 
     Args:
         doing: What is under way, such as ``converting net``.
-
-    Yields:
-        A function for the name and the seconds of each finished step.
     """
-    from rich.console import Console
-    from rich.status import Status
-    from rich.text import Text
+    with progress_bar(doing) as bar, redirect_stdout(sys.stderr):
 
+        def step(name: str, seconds: float) -> None:
+            if bar.live:
+                bar.show(f"{doing} … {name} done", 0, 0)
+            elif not is_quiet():
+                click.echo(f"{name}: {seconds:.1f} s", err=True)
+
+        yield Reporter(step, lambda what, done, total: bar.show(f"{doing} … {what}", done, total))
+
+
+class Bar:
+    """A bar that shows one thing after another; nothing where there is no terminal."""
+
+    def __init__(self, progress: Progress, live: bool) -> None:
+        self.live = live
+        self._progress = progress
+        self._what = ""
+        self._task: TaskID | None = None
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Show what is under way; a total of 0 is not known. Something new starts its own time left."""
+        if not self.live:
+            return
+        if what != self._what:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(what, total=total or None)
+            self._what = what
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, total=total or None)
+
+
+@contextmanager
+def progress_bar(doing: str) -> Iterator[Bar]:
+    """Show a bar with the time left on stderr, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     live = console.is_terminal and not is_quiet()
-    start = time.perf_counter()
-    status = Status(Text(f"{doing} …"), console=console)
-
-    def finished(name: str, seconds: float) -> None:
-        if live:
-            so_far = time.perf_counter() - start
-            status.update(Text(f"{doing} … {name} done ({so_far:.0f} s so far)"))
-        elif not is_quiet():
-            click.echo(f"{name}: {seconds:.1f} s", err=True)
-
-    with redirect_stdout(sys.stderr):
-        if live:
-            status.start()
-        try:
-            yield finished
-        finally:
-            if live:
-                status.stop()
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=not live
+    ) as progress:
+        bar = Bar(progress, live)
+        bar.show(doing, 0, 0)
+        yield bar

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+REPORT = "report.html"
 FIDELITY_KEYS = ("id", "runtime", "n", "max_abs", "cosine", "agreement", "metric", "metric_fp32", "drop")
 
 
@@ -25,22 +26,59 @@ FIDELITY_KEYS = ("id", "runtime", "n", "max_abs", "cosine", "agreement", "metric
 @click.option("--spec", metavar="FILE", help="What the model wants and gives: .toml or .json.")
 @click.option("--weights", metavar="FILE", help="A .safetensors or state_dict file for the model.")
 @click.option(
-    "--calib", metavar="SOURCE", help="Real inputs to compare on: a folder of images, a video, an .npz."
+    "--calib",
+    "calibration",
+    metavar="SOURCE",
+    help="Real inputs to compare on and calibrate with: a folder of images, a video, an .npz.",
 )
-@click.option("--samples", type=click.IntRange(1), default=32, show_default=True, help="How many inputs.")
+@click.option(
+    "--samples", type=click.IntRange(1), help="How many inputs: 32, for int8, fp16 and pruning 128."
+)
 @click.option("--batch", type=click.IntRange(1), help="Fix the batch size; any size is accepted otherwise.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Add an artifact of this precision; fp32 stays in the bundle.",
+)
+@click.option(
+    "--target",
+    default="onnx",
+    show_default=True,
+    metavar="NAME,…",
+    help="What int8 is placed for: onnx (any CPU), tensorrt.",
+)
+@click.option(
+    "--eval",
+    "evaluation",
+    metavar="DATA",
+    help="Labelled images (folder a class, CSV, COCO JSON) or frames to hold the budget on.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 1),
+    metavar="DROP",
+    help="The accuracy budget, 0.005 for half a point; with --eval 0.01.",
+)
+@click.option(
+    "--speed-gate/--no-speed-gate", default=True, help="Keep only what is faster than fp32 on this machine."
+)
+@click.option("--prune", type=click.FloatRange(0, 0.9), metavar="RATIO", help="Cut this share of the MACs.")
+@click.option(
+    "--max-latency", type=float, metavar="MS", help="Prune until the fp32 model takes no longer here."
+)
+@click.option(
+    "--ranges",
+    "method",
+    default="auto",
+    show_default=True,
+    metavar="METHOD",
+    help="How int8 ranges are chosen: auto, minmax, moving_average, percentile, entropy, mse.",
+)
 @_common.json_flag
 @_common.verbosity
-def command(
-    model: str,
-    out: str,
-    spec: str | None,
-    weights: str | None,
-    calib: str | None,
-    samples: int,
-    batch: int | None,
-    as_json: bool,
-) -> None:
+def command(model: str, target: str, max_latency: float | None, as_json: bool, **options: Any) -> None:
     """Convert MODEL to a bundle and prove that it computes the same.
 
     MODEL is torchvision:NAME, package.module:factory, path/file.py:factory, model.pt2 or model.onnx.
@@ -48,6 +86,7 @@ def command(
     \b
     edgecnn convert torchvision:mobilenet_v2 -o net.edge --calib photos/
     edgecnn convert net.py:Net --spec net.toml --weights net.safetensors -o net.edge
+    edgecnn convert net.py:Net --spec net.toml -o net.edge --precision int8 --calib photos/ --eval val/
     """
     from edgecnn.conversion import convert
 
@@ -57,17 +96,15 @@ def command(
 
             def on_step(name: str, seconds: float) -> None:
                 steps.append({"name": name, "seconds": round(seconds, 3)})
-                report(name, seconds)
+                report.step(name, seconds)
 
             bundle = convert(
                 model,
-                spec=spec,
-                out=out,
-                weights=weights,
-                calibration=calib,
-                samples=samples,
-                batch=batch,
+                target=tuple(part.strip() for part in target.split(",")),
+                max_latency_ms=max_latency,
                 on_step=on_step,
+                on_work=report.work,
+                **options,
             )
     except GateMissed as missed:
         if as_json:
@@ -98,7 +135,11 @@ def _facts(bundle: Bundle, steps: list[dict[str, Any]]) -> dict[str, Any]:
         ],
         "fidelity": [_fidelity(msgspec.structs.asdict(row)) for row in manifest.fidelity],
         "steps": steps,
-        "gate": _gate(met=True),
+        "gate": {
+            "max_drop": manifest.evaluated.max_drop if manifest.evaluated else None,
+            "met": True,
+            "kept_float": sorted({kept.layer for made in manifest.quantization for kept in made.kept_float}),
+        },
     }
 
 
@@ -109,7 +150,11 @@ def _refused(missed: GateMissed, steps: list[dict[str, Any]]) -> dict[str, Any]:
         "artifacts": [],
         "fidelity": [_fidelity(missed.figures)] if missed.figures else [],
         "steps": steps,
-        "gate": _gate(met=False),
+        "gate": {
+            "max_drop": missed.figures.get("max_drop") if missed.figures else None,
+            "met": False,
+            "kept_float": [],
+        },
     }
 
 
@@ -117,11 +162,11 @@ def _fidelity(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {key: figures.get(key) for key in FIDELITY_KEYS}
 
 
-def _gate(met: bool) -> dict[str, Any]:
-    return {"max_drop": None, "met": met, "kept_float": []}
-
-
 def _card(bundle: Bundle) -> str:
     parts = [f"{bundle.path} is written and agrees with the model", _common.artifact_table(bundle)]
     parts.append(_common.fidelity_table(bundle.manifest.fidelity))
-    return "\n\n".join([*parts, *_common.measured_on(bundle)])
+    parts += _common.measured_on(bundle)
+    parts += _common.accuracy_lines(bundle)
+    if any(file.path == REPORT for file in bundle.manifest.files):
+        parts.append(f"  {bundle.path / REPORT} shows layers, ranges and the worst inputs")
+    return "\n\n".join(parts)

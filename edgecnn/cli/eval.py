@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -27,10 +25,11 @@ COLUMNS = {
 @click.argument("bundle")
 @click.option("--data", required=True, metavar="PATH", help="A folder a class, a CSV, or COCO JSON.")
 @click.option("--runtime", default="auto", show_default=True, metavar="NAME", help="Which engine runs it.")
+@_common.precision_option
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N images, evenly over all.")
 @_common.json_flag
 @_common.verbosity
-def command(bundle: str, data: str, runtime: str, limit: int | None, as_json: bool) -> None:
+def command(bundle: str, data: str, runtime: str, precision: str, limit: int | None, as_json: bool) -> None:
     """Measure BUNDLE on images whose answers are known.
 
     \b
@@ -40,33 +39,20 @@ def command(bundle: str, data: str, runtime: str, limit: int | None, as_json: bo
     """
     from edgecnn.evaluation import evaluate
 
-    with _progress(f"evaluating {bundle}") as on_progress:
-        found = evaluate(bundle, data, runtime=runtime, limit=limit, on_progress=on_progress)
+    doing = f"evaluating {bundle}"
+    with _common.progress_bar(doing) as bar:
+        found = evaluate(
+            bundle,
+            data,
+            runtime=runtime,
+            precision=precision,
+            limit=limit,
+            on_progress=lambda done, total: bar.show(doing, done, total),
+        )
     if as_json:
         _common.print_json(found.to_json())
     elif not _common.is_quiet():
         _common.echo(_report(found))
-
-
-@contextmanager
-def _progress(doing: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with the time left on stderr, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    live = console.is_terminal and not _common.is_quiet()
-    with Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, disable=not live
-    ) as progress:
-        task = progress.add_task(doing, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _report(found: Evaluation) -> str:

@@ -65,6 +65,7 @@ class _FiniteRange(click.FloatRange):
     help="JSON lines; - is stdout.",
 )
 @click.option("--runtime", default="auto", show_default=True, metavar="NAME", help="Which engine runs it.")
+@_common.precision_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference.")
 @click.option("--threshold", type=_FiniteRange(0, 1), help="Instead of the bundle's.")
 @click.option(
@@ -84,6 +85,7 @@ def command(
     save: tuple[str, ...],
     json_path: str | None,
     runtime: str,
+    precision: str,
     threads: int | None,
     threshold: float | None,
     min_size: int | None,
@@ -109,7 +111,13 @@ def command(
     with (
         open_source(where) as opened,
         load(
-            bundle, runtime=runtime, threads=threads, threshold=threshold, min_size=min_size, smooth=smooth
+            bundle,
+            runtime=runtime,
+            precision=precision,
+            threads=threads,
+            threshold=threshold,
+            min_size=min_size,
+            smooth=smooth,
         ) as predictor,
     ):
         if predictor.runtime.name == "null":

@@ -93,7 +93,8 @@ def trial_chart(trials: Sequence[Trial], max_drop: float | None = None) -> str:
     tried = sorted((t for t in trials if math.isfinite(t.drop)), key=lambda t: t.float_layers)
     budget = [] if max_drop is None else [max_drop]
     values = [0.0, *(t.drop for t in tried), *budget]
-    step = _nice_step((max(values) - min(values)) or 0.01)
+    span = max(values) - min(values)
+    step = _nice_step(span if span > 1e-9 else 0.01)
     bottom, top = math.floor(min(values) / step), max(math.ceil(max(values) / step), 1)
 
     def y(drop: float) -> float:

@@ -138,7 +138,11 @@ class RangeRow:
     @property
     def clipped(self) -> float | None:
         """Share of the observed values that saturate."""
-        return None if self.histogram is None else self.histogram.share_outside(self.clip_low, self.clip_high)
+        if self.histogram is None:
+            return None
+        if self.clip_low <= self.low and self.high <= self.clip_high:
+            return 0.0  # coarse bins reach past what was observed
+        return self.histogram.share_outside(self.clip_low, self.clip_high)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

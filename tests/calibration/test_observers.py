@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgecnn.calibration import Observation, Observer
-from edgecnn.calibration.observers import BINS, MIN_EXPONENT
+from edgecnn.calibration.observers import BINS, MIN_EXPONENT, merged
 from edgecnn.errors import InputError
 
 FLOATS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
@@ -124,3 +124,22 @@ def test_memory_does_not_grow_with_the_values() -> None:
     tracemalloc.stop()
     assert observer.result().n == 10_000_000
     assert peak < 2e6
+
+
+@given(BATCHES)
+def test_merged_observations_are_those_of_one_observer(batches: list[npt.NDArray[np.float32]]) -> None:
+    together, at_once = merged(map(observed, batches)), observed(np.concatenate(batches))
+    assert (together.start, together.width) == (at_once.start, at_once.width)
+    np.testing.assert_array_equal(together.counts, at_once.counts)
+    for name in ("low", "high", "n", "zeros"):
+        assert getattr(together, name) == getattr(at_once, name)
+
+
+def test_merged_moving_averages_are_the_outer_ones() -> None:
+    together = merged([observed([-1.0, 9.0]), observed([-4.0, 2.0])])
+    assert (together.mean_low, together.mean_high) == (-4, 9)
+
+
+def test_nothing_to_merge() -> None:
+    with pytest.raises(InputError, match="no value was observed"):
+        merged([])

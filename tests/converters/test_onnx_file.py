@@ -76,6 +76,19 @@ def test_float_model_gets_preprocessing_and_activation(tmp_path: Path) -> None:
     assert (converted.network.params, converted.network.macs) == (6, 6)
 
 
+def test_nodes_without_names_get_them(tmp_path: Path) -> None:
+    """Names that are there stay; a name that is taken is not given again."""
+    model = user_model()
+    model.graph.node[0].name = "MatMul_2"
+    for node in model.graph.node[1:]:
+        node.name = ""
+    converted = to_canonical(model, tmp_path)
+    assert [layer.name for layer in converted.network.layers] == ["MatMul_2", "Flatten_1", "MatMul_2_"]
+    names = [node.name for node in onnx.load_model_from_string(converted.model).graph.node]
+    assert {"MatMul_2", "Flatten_1", "MatMul_2_"} <= set(names)
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize(
     "shape", [("N", 3, 4, 4), ("N", 3, "H", "W"), ("N", "C", "H", "W"), ("", 3, 4, 4), ("batch", 3, 4, 4)]
 )
