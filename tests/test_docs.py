@@ -43,6 +43,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(folder / "photo.jpg"), face)
     (folder / "photos").mkdir()
     cv2.imwrite(str(folder / "photos" / "a.JPG"), face)
+    for name in ("coffee", "chelsea", "rocket"):
+        cv2.imwrite(str(folder / "photos" / f"{name}.jpg"), getattr(photographs, name)()[..., ::-1])
     (folder / "labelled" / "0").mkdir(parents=True)
     cv2.imwrite(str(folder / "labelled" / "0" / "a.jpg"), face)
     writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (160, 160))
