@@ -66,6 +66,11 @@ class Goal:
     method: str = "auto"
     threads: int | None = None
 
+    @property
+    def runs_here(self) -> bool:
+        """Something of it is meant for the engine of this machine."""
+        return "cpu" in self.placements
+
 
 @dataclass(frozen=True, eq=False)
 class Compared:
@@ -255,7 +260,8 @@ class Ladder:
             outputs = outputs_of(model, self._compared.images)
             parity = compare(self._compared.reference, outputs, self._spec)
             metric = self._judge.measure(model)
-            speed = self._speed(model) if placement != "tensorrt" else None
+            here = placement == "cpu" or (placement is None and self._goal.runs_here)
+            speed = self._speed(model) if here else None
         missed = parity.missed(precision) or self._judge.missed(metric, self._goal.max_drop)
         return Rung(
             entry=ArtifactEntry(

@@ -27,7 +27,7 @@ def open_model(
         bundle: A path, an open `Bundle`, or the name of one that ships.
         runtime: Name of a runtime, or ``auto``.
         precision: ``fp32``, ``fp16``, ``int8``; ``auto`` is the first one that the bundle lists and the
-            runtime loads, which is the fastest that kept its accuracy where the bundle was made.
+            runtime loads; what kept its accuracy at less cost is listed before fp32.
         threads: Threads of one inference; None uses the processors this process may use.
 
     Raises:

@@ -301,8 +301,8 @@ def slow_text(rung: Rung) -> str:
 def _with_rungs(manifest: Manifest, rungs: Sequence[Rung]) -> Manifest:
     """The manifest with the rungs that are kept; what this machine should run comes first."""
     kept = [rung for rung in rungs if rung.kept]
-    here = [rung.entry for rung in kept if rung.entry.placement != "tensorrt"]
-    elsewhere = [rung.entry for rung in kept if rung.entry.placement == "tensorrt"]
+    here = [rung.entry for rung in kept if rung.speed is not None]
+    elsewhere = [rung.entry for rung in kept if rung.speed is None]
     return msgspec.structs.replace(
         manifest,
         artifacts=(*here, *manifest.artifacts, *elsewhere),
