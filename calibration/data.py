@@ -29,6 +29,8 @@ FrameSource = str | os.PathLike[str] | npt.NDArray[Any] | Iterable[npt.NDArray[n
 _T = TypeVar("_T")
 
 NPZ_KEY = "frames"
+# windows come from at most so many frames, however many windows are drawn
+WINDOW_FRAMES = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ def draw_samples(source: FrameSource | None, spec: ModelSpec, count: int = 32, s
     Frames are taken evenly over the whole source (of an iterator, the first ones). For window detection,
     windows are drawn at random from the places and scales the runtime looks at; otherwise each frame is
     fitted to the model's input. Both go through the functions that the predictor uses. One frame is held
-    at a time; of a video, and of an iterator where windows are drawn, those that were chosen.
+    at a time, of an iterator where windows are drawn up to 256.
 
     Args:
         source: A folder of images, a video, an ``.npz`` that holds ``frames`` (n, h, w, 3), such an
@@ -73,7 +75,9 @@ def draw_samples(source: FrameSource | None, spec: ModelSpec, count: int = 32, s
     if source is None:
         frames = _Frames("generated images", count, _numbered(generate_frames(count, seed)))
     else:
-        frames = _frames(source, count, whole=spec.window is None)
+        frames = _frames(
+            source, count if spec.window is None else min(count, WINDOW_FRAMES), whole=spec.window is None
+        )
     rng = np.random.default_rng(seed)
     each = -(-count // max(frames.count, 1))
     drawn: list[npt.NDArray[np.uint8]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgecnn.errors import InputError, MediaError
 from edgecnn.vision.opencv import cv2
 
-__all__ = ["VideoReader", "frame_rate", "sample_frames"]
+__all__ = ["SampledFrames", "VideoReader", "frame_rate", "sample_frames"]
 
 FPS_MAX = 1000.0
 
@@ -86,17 +86,15 @@ def frame_rate(capture: Any) -> float | None:
     return fps if math.isfinite(fps) and 0 < fps <= FPS_MAX else None
 
 
-def sample_frames(path: str | os.PathLike[str], count: int) -> list[npt.NDArray[np.uint8]]:
+def sample_frames(path: str | os.PathLike[str], count: int) -> SampledFrames:
     """Frames spread evenly over what really decodes, the first and the last among them.
 
-    The file is decoded twice, once to count: announced lengths and seeking are not reliable.
+    The file is decoded once to count: announced lengths and seeking are not reliable. It is decoded again
+    whenever the frames are iterated over, one at a time.
 
     Args:
         path: A video file.
         count: How many; all where the video has no more.
-
-    Returns:
-        uint8 (H, W, 3) BGR, in order.
 
     Raises:
         InputError: ``count`` is below 1.
@@ -108,15 +106,29 @@ def sample_frames(path: str | os.PathLike[str], count: int) -> list[npt.NDArray[
         total = 0
         while video.skip():
             total += 1
-    wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
-    frames = []
-    with VideoReader(path) as video:
-        for index in range(total):
-            if index not in wanted:
-                video.skip()
-            elif (frame := next(iter(video), None)) is not None:
-                frames.append(frame)
-    return frames
+    return SampledFrames(
+        Path(path), np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+    )
+
+
+class SampledFrames:
+    """Some frames of a video, uint8 (H, W, 3) BGR, in order; iterating decodes the file."""
+
+    def __init__(self, path: Path, indices: Sequence[int]) -> None:
+        self.path = path
+        self.indices = tuple(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        wanted = set(self.indices)
+        with VideoReader(self.path) as video:
+            for index in range(self.indices[-1] + 1 if self.indices else 0):
+                if index not in wanted:
+                    video.skip()
+                elif (frame := next(iter(video), None)) is not None:
+                    yield frame
 
 
 def _open(path: Path) -> Any:
