@@ -242,8 +242,9 @@ def _for_one_reader(value: ir.Value, layers: Collection[str]) -> bool:
 
 
 def _shorten(model: ir.Model, kept: Collection[str]) -> None:
-    """Names inside count for nothing but bytes: in a small network they outweigh its weights."""
+    """Names inside and an exporter's notes are nothing but bytes: in a small network many."""
     graph = model.graph
+    graph.metadata_props.clear()
     for node in graph:
         if node.name not in kept:
             node.name = ""
