@@ -56,8 +56,11 @@ class Int8Builder:
         Raises:
             ModelError: The network has no layer for INT8, or a value in it is not finite.
         """
+        from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
         onnx, graphs = require("onnx", "convert"), require("onnx_ir", "convert")
         self._network: ir.Model = graphs.from_proto(onnx.load_from_string(model))
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self._network)
         fold_pixels(self._network)
         self._network = equalize(self._network, images, threads=threads)
         self._images = images

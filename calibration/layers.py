@@ -16,6 +16,7 @@ __all__ = ["ConvGeometry", "QuantLayer", "constant", "quant_layers", "tensor_gro
 
 FUSED = ("Relu", "Clip")  # engines run these as part of the layer before them
 ENDS = ("Softmax", "Sigmoid")
+RESHAPING = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 # these hand values on as they are, so a value that is on an 8-bit grid before them is on it behind them
 PASSING = (
     "Concat",
@@ -127,7 +128,16 @@ def _layer(node: ir.Node) -> QuantLayer | None:
         channel_axis=_channel_axis(node, weight),
         group=node.attributes.get_int("group", 1),
         geometry=_geometry(node, weight) if node.op_type == "Conv" and weight.ndim == 4 else None,
-        last=all(use.op_type in ENDS and use.outputs[0].is_graph_output() for use, _ in output.uses()),
+        last=_is_last(output),
+    )
+
+
+def _is_last(value: ir.Value) -> bool:
+    """Whether a value goes nowhere but out of the graph: as it is, in another shape, or activated."""
+    return all(
+        (node.op_type in ENDS and node.outputs[0].is_graph_output())
+        or (node.op_type in RESHAPING and _is_last(node.outputs[0]))
+        for node, _ in value.uses()
     )
 
 

@@ -1,4 +1,4 @@
-"""Pixels as the first layer's own 8-bit input: normalisation folded into its weights, nothing rounded."""
+"""Pixels as the first layer's own 8-bit input: normalisation folded into its weights, no pixel rounded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def fold_pixels(model: ir.Model) -> bool:
 
     Returns:
         Whether there is such a layer: one Conv of one group and two dimensions that reads nothing but
-        transposed, cast, scaled and shifted pixels. Else the model is left as it was.
+        transposed, cast, scaled and shifted pixels, with a border that a pixel can show. Else the model is
+        left as it was.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -136,6 +137,9 @@ def _chain(
             layer = layers.get(str(node.name))
             fits = layer is not None and layer.geometry is not None and layer.group == 1 and position == 0
             folds = fits and value.dtype != ir.DataType.UINT8 and (factor != 0).all()
+            if folds and any(node.attributes.get_ints("pads", (0,))):
+                border = -offset / factor  # what no pixel shows cannot be put around them
+                folds = bool(((border > -0.5) & (border < 255.5)).all())
             return (layout, factor, offset, node) if folds else None
         operand = _per_channel(node.inputs[1 - position]) if node.op_type in ("Mul", "Add") else None
         if node.op_type == "Transpose" and value is layout:

@@ -33,6 +33,8 @@ Values = npt.NDArray[np.float64]
 POSITIONS = 32
 # covariances that are in memory together; where there are more, the images run once more
 BYTES_A_PASS = 1 << 30
+# a layer with a larger one is rounded to the nearest: its inverse would take hours
+BYTES_A_LAYER = 1 << 28
 # what is added to each variance, in shares of their mean: samples are too few to trust small ones
 DAMPING = 0.03
 # columns whose errors are handed on to all later ones at once
@@ -78,8 +80,8 @@ def round_weights(
         bias += w E[x] - s codes E[q(x)]
 
     The scales are those with the smallest squared error of the weights, and large enough for the bias to
-    be an int32 in steps of ``input scale * scale``. ConvTranspose, and Conv of other than two dimensions,
-    are rounded to the nearest code.
+    be an int32 in steps of ``input scale * scale``. ConvTranspose, Conv of other than two dimensions,
+    and layers that read more than 5,792 values at once are rounded to the nearest code.
 
     Args:
         model: Canonical model in float; stays as it is.
@@ -97,7 +99,12 @@ def round_weights(
         InputError: There are fewer images than the model is fixed to, or they do not fit it.
         ModelError: The model does not compute the input of a layer.
     """
-    seen = [layer for layer in layers if layer.geometry is not None or layer.op in ("Gemm", "MatMul")]
+    seen = [
+        layer
+        for layer in layers
+        if (layer.geometry is not None or layer.op in ("Gemm", "MatMul"))
+        and _covariance_bytes(model, layer) <= BYTES_A_LAYER
+    ]
     passes = _passes(model, seen)
     content = require("onnx_ir", "convert").to_proto(model).SerializeToString()
     rounded: dict[str, Int8Weights] = {}
@@ -152,9 +159,9 @@ class _PatchSums:
         """The mean patch as it is and quantised, (groups, depth) each."""
         return self._values / self._rows, self._steps / self._rows * self._params.scale
 
-    def covariance(self) -> Values:
-        """Of the quantised patches in steps, (groups, depth, depth)."""
-        mean = self._steps / self._rows
+    def covariance(self, *, centred: bool = True) -> Values:
+        """Of the quantised patches in steps, (groups, depth, depth); about zero where not centred."""
+        mean = self._steps / self._rows * centred
         return self._products / self._rows - mean[:, :, None] * mean[:, None, :]
 
 
@@ -171,12 +178,16 @@ def _depth(model: ir.Model, layer: QuantLayer) -> int:
     return int(weight.size // weight.shape[layer.channel_axis])
 
 
+def _covariance_bytes(model: ir.Model, layer: QuantLayer) -> int:
+    return 8 * layer.group * _depth(model, layer) ** 2
+
+
 def _passes(model: ir.Model, layers: Sequence[QuantLayer]) -> list[list[QuantLayer]]:
     """The layers in parts whose covariances fit into memory."""
     passes: list[list[QuantLayer]] = []
     used = 0
     for layer in layers:
-        size = 8 * layer.group * _depth(model, layer) ** 2
+        size = _covariance_bytes(model, layer)
         if not passes or used + size > BYTES_A_PASS:
             passes.append([])
             used = 0
@@ -233,7 +244,8 @@ def _rounded(model: ir.Model, layer: QuantLayer, params: QuantParams, sums: _Pat
     if sums is None:
         codes = _nearest(rows, steps[:, :, None])
     else:
-        codes = _compensated(rows, steps, sums.covariance())
+        # a MatMul has no bias that could take the mean
+        codes = _compensated(rows, steps, sums.covariance(centred=layer.op != "MatMul"))
         values, quantised = sums.means()
         shift = rows @ values[:, :, None] - (codes * steps[:, :, None]) @ quantised[:, :, None]
         bias = (shift.ravel() + (0 if bias is None else bias)).astype(np.float32)

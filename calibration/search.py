@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Choice", "LayerSensitivity", "fewest_float_layers", "most_trials"]
+__all__ = ["Choice", "LayerSensitivity", "fewest_float_layers", "most_trials", "within"]
 
 DropOf = Callable[[frozenset[str]], float]
 OnTrial = Callable[[tuple[str, ...], float], None]
@@ -97,6 +97,11 @@ def fewest_float_layers(
     return trials.choice(_cheaper(ranked, meeting, trials))
 
 
+def within(drop: float, max_drop: float) -> bool:
+    """Whether a drop holds a budget; 0.95 - 0.94 is a little above 0.01 in binary."""
+    return drop <= max_drop + 1e-9
+
+
 class _Trials:
     """Measures sets of layers, each once."""
 
@@ -116,7 +121,7 @@ class _Trials:
             self._drops[names] = self._drop_of(frozenset(names))
             if self._on_trial:
                 self._on_trial(names, self._drops[names])
-        return self._drops[names] <= self._max_drop
+        return within(self._drops[names], self._max_drop)
 
     @property
     def spent(self) -> bool:

@@ -175,8 +175,9 @@ class _Trial:
         graph = self._model.graph
         for node in graph:
             # where it is sure of a class, a Softmax hides what happened before it
-            if node.op_type == "Softmax" and node.outputs[0].is_graph_output() and node.inputs[0] is not None:
-                graph.outputs[graph.outputs.index(node.outputs[0])] = node.inputs[0]
+            logits = node.inputs[0] if node.op_type == "Softmax" else None
+            if logits is not None and node.outputs[0].is_graph_output() and not logits.is_graph_output():
+                graph.outputs[graph.outputs.index(node.outputs[0])] = logits
         image = graph.inputs[0]
         self._image = str(image.name)
         self._batches = _batches(images, image.shape[0] if image.shape else None)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgecnn.calibration import Samples, draw_samples
 from edgecnn.calibration.data import FrameSource
+from edgecnn.calibration.search import within
 from edgecnn.datasets import open_dataset
 from edgecnn.errors import InputError
 from edgecnn.evaluation import Evaluator
@@ -53,7 +54,7 @@ class Judge:
     def missed(self, mark: float, max_drop: float | None) -> str:
         """How a mark misses a budget, or nothing."""
         drop = self.fp32 - mark
-        if max_drop is None or drop <= max_drop:
+        if max_drop is None or within(drop, max_drop):
             return ""
         return (
             f"{self.metric} drops by {drop:.4f} ({self.fp32:.4f} to {mark:.4f}), the budget is {max_drop:g}"

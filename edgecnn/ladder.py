@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -165,7 +166,8 @@ class Ladder:
         start = time.perf_counter()
         rung = make()
         seconds = time.perf_counter() - start
-        rung = replace(rung, entry=_with_time(rung.entry, seconds))
+        entry = msgspec.structs.replace(rung.entry, build_s=round(seconds, 3))
+        rung = replace(rung, entry=entry)
         self.rungs.append(rung)
         self._step(name, seconds)
         return rung
@@ -192,17 +194,23 @@ class Ladder:
         self.sensitivities[placement] = sensitivities
         search = None
         kept: Collection[str] = ()
-        if self._goal.max_drop is not None and self._drop(builder.build(placement)) > self._goal.max_drop:
-            search = self._search(placement, sensitivities)
-            kept = search.kept_float
+        if self._goal.max_drop is not None:
+            choice = self._search(placement, sensitivities, builder, self._goal.max_drop)
+            kept = choice.kept_float
+            search = choice if kept or not choice.met else None
         rung = self._judged(placement, builder.build(placement, kept))
         if len(kept) == len(sensitivities):
             rung = replace(rung, missed=f"the budget of {self._goal.max_drop:g} leaves no layer in int8")
         return replace(rung, quantization=self._record(placement, sensitivities, kept), search=search)
 
-    def _search(self, placement: Placement, sensitivities: tuple[LayerSensitivity, ...]) -> Choice:
-        assert self.builder is not None
-        builder, total, tried = self.builder, most_trials(len(sensitivities)), 0
+    def _search(
+        self,
+        placement: Placement,
+        sensitivities: tuple[LayerSensitivity, ...],
+        builder: Int8Builder,
+        max_drop: float,
+    ) -> Choice:
+        total, tried = most_trials(len(sensitivities)), 0
 
         def on_trial(names: tuple[str, ...], drop: float) -> None:
             nonlocal tried
@@ -212,7 +220,7 @@ class Ladder:
         return fewest_float_layers(
             sensitivities,
             lambda kept: self._drop(builder.build(placement, kept)),
-            self._goal.max_drop or 0.0,
+            max_drop,
             on_trial=on_trial,
         )
 
@@ -304,9 +312,3 @@ class Ladder:
 
     def _open(self, content: bytes) -> Runtime:
         return backend("ort")(Artifact("onnx", content), RuntimeOptions(threads=self._goal.threads))
-
-
-def _with_time(entry: ArtifactEntry, seconds: float) -> ArtifactEntry:
-    import msgspec
-
-    return msgspec.structs.replace(entry, build_s=round(seconds, 3))

@@ -38,6 +38,9 @@ def open_model(
     options = RuntimeOptions(threads=threads)
     if runtime != "auto":
         return _open(opened, backend(runtime), precision, options)
+    if precision != "auto" and precision not in {entry.precision for entry in opened.manifest.artifacts}:
+        there = ", ".join(entry.id for entry in opened.manifest.artifacts)
+        raise BundleError(f"{opened.path}: holds nothing in {precision}, but {there}")
     reasons = []
     for name in known():
         kind = backend(name)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgecnn.errors import InputError
 from edgecnn.spec import ModelSpec
+from edgecnn.vision.decode import reported
 
 __all__ = ["LIMITS", "Limits", "Parity", "agreement", "compare"]
 
@@ -80,8 +81,7 @@ def compare(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> Parity:
 
     Each output is judged on its own scale: ``error = max|a - b| / max(std(a), 0.001 max|a|)``, so that
     neither a large output nor a nearly flat one hides a wrong result. ``cosine`` is ``a·b / (|a| |b|)``
-    over all inputs, the smallest of the outputs, 1 where both are equal. The decision of an input is
-    the argmax of its scores, or with one score its side of the threshold.
+    over all inputs, the smallest of the outputs, 1 where both are equal. For decisions see `agreement`.
 
     Args:
         reference: Outputs by name, scores first unless spec.output names them.
@@ -139,10 +139,16 @@ def _cosine(expected: npt.NDArray[Any], actual: npt.NDArray[Any]) -> float:
 
 
 def agreement(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> float:
-    """Share of the inputs with the same decision: argmax, or one score's side of the threshold."""
+    """Share of the inputs with the same decision.
+
+    The decision of a window is which classes it is reported as; of other inputs the argmax of the scores,
+    or one score's side of the threshold.
+    """
     name = spec.output or next(iter(reference))
     n = len(reference[name])
-    expected, actual = reference[name].reshape(n, -1), outputs[name].reshape(n, -1)
+    expected, actual = (np.asarray(each[name], np.float32).reshape(n, -1) for each in (reference, outputs))
+    if spec.task == "window_detection":
+        return float((reported(expected, spec) == reported(actual, spec)).all(axis=1).mean())
     if expected.shape[1] == 1:
         same = (expected >= spec.threshold) == (actual >= spec.threshold)
         return float(same.mean())

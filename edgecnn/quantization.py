@@ -25,7 +25,7 @@ from edgecnn.calibration import RECIPES, Samples, check_samples, draw_samples
 from edgecnn.calibration.data import FrameSource
 from edgecnn.calibration.placement import Placement
 from edgecnn.calibration.selection import AUTO
-from edgecnn.errors import BundleError, GateMissed, InputError
+from edgecnn.errors import BundleError, GateMissed, InputError, MediaError
 from edgecnn.judging import Judge, judge_for, outputs_of, pool, telling_rows
 from edgecnn.ladder import Compared, Goal, Ladder, OnStep, OnWork, Precision, Rung
 from edgecnn.loading import open_bundle
@@ -68,8 +68,14 @@ class Request:
             raise InputError(f"target: {named} {', '.join(PLACEMENTS)}")
         if self.method != AUTO and self.method not in RECIPES:
             raise InputError(f"method is {AUTO}, {', '.join(RECIPES)}, not {self.method!r}")
-        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
-            raise InputError(f"max_drop is a fraction in 0..1 (0.005 for half a point), not {self.max_drop}")
+        if isinstance(self.evaluation, (str, os.PathLike)) and not Path(self.evaluation).exists():
+            raise MediaError(f"{self.evaluation}: no such file or folder")
+        if self.max_drop is not None and not (
+            isinstance(self.max_drop, (int, float)) and 0 <= self.max_drop <= 1
+        ):
+            raise InputError(
+                f"max_drop is a fraction in 0..1 (0.005 for half a point), not {self.max_drop!r}"
+            )
 
     def goal(self) -> Goal:
         """The same for the ladder; with evaluation data there is always a budget."""
@@ -285,6 +291,8 @@ def save(out: Path, draft: Draft) -> Bundle:
         for path, content in draft.contents.items():
             writer.add(path, content)
         writer.finish(msgspec.structs.replace(draft.manifest, files=writer.files))
+    # what an earlier attempt that failed left
+    out.with_suffix(".report.html").unlink(missing_ok=True)
     return Bundle(out)
 
 
@@ -333,7 +341,7 @@ def _write_report(path: Path, page: str) -> None:
         beside.write_text(page, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        log.warning("%s: cannot be written (%s)", path, error.strerror)
     finally:
         beside.unlink(missing_ok=True)
 

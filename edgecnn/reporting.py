@@ -26,6 +26,7 @@ from edgecnn.report import (
 from edgecnn.report import Samples as SamplesRow
 from edgecnn.runtimes import Artifact, Outputs, backend
 from edgecnn.spec import ModelSpec
+from edgecnn.timing import SpeedComparison
 
 if TYPE_CHECKING:
     from edgecnn.calibration import Samples
@@ -34,7 +35,7 @@ __all__ = ["REPORT_NAME", "report_page"]
 
 REPORT_NAME = "report.html"
 WORST = 16
-METRICS = {"top1": "top-1", "ap50": "AP50", "agreement": "agreement with the float model"}
+METRICS = {"top1": "top-1", "ap50": "AP50", "agreement": "agreement"}
 
 
 def report_page(
@@ -59,7 +60,7 @@ def report_page(
             verdict=_verdict(manifest, ladder.rungs, judge, goal, missed),
             metric_name=METRICS[judge.metric],
             max_drop=goal.max_drop,
-            layers=_layers(ladder, first) if first else (),
+            layers=_layers(ladder, first, manifest) if first else (),
             ranges=_ranges(ladder, first) if first else (),
             worst=_worst(first or ladder.rungs[0], samples, reference, manifest.spec) if ladder.rungs else (),
             samples=SamplesRow(samples.source, len(samples), tuple(warnings)),
@@ -109,40 +110,45 @@ def _row(rung: Rung) -> ArtifactRow:
     )
 
 
+def _times(speed: SpeedComparison) -> float:
+    """How many times as fast as fp32, by the latencies that the page shows."""
+    return speed.reference_ms / speed.candidate_ms
+
+
 def _why(rung: Rung) -> str:
     if rung.missed:
         return rung.missed
     if rung.speed is None:
         return "accuracy holds; its speed is for its own device to say"
-    times = 1 / rung.speed.ratio
-    return f"{times:.2f}× as fast as fp32 here" + (": not worth it" if rung.slow else "")
+    return f"{_times(rung.speed):.2f}× as fast as fp32 here" + (": not worth it" if rung.slow else "")
 
 
 def _verdict(manifest: Manifest, rungs: Sequence[Rung], judge: Judge, goal: Goal, missed: str) -> Verdict:
-    name = METRICS[judge.metric]
+    name = METRICS[judge.metric] + (" with the float model" if judge.metric == "agreement" else "")
     if missed:
         return Verdict(False, f"{missed}.")
+    met = None if goal.max_drop is None else True
     kept = [rung for rung in rungs if rung.kept]
     if not kept and rungs:
-        return Verdict(True, "Nothing smaller is faster than fp32 here: the bundle holds fp32 alone.")
+        return Verdict(met, "Nothing smaller is faster than fp32 here: the bundle holds fp32 alone.")
     if not kept:
         row = manifest.fidelity[0]
-        return Verdict(True, f"Pruned, {name} goes from {judge.fp32:.1%} to {row.metric or 0:.1%}.")
+        return Verdict(met, f"Pruned, {name} goes from {judge.fp32:.1%} to {row.metric or 0:.1%}.")
     rung = kept[0]
     drop = rung.fidelity.drop or 0.0
     budget = "" if goal.max_drop is None else f", within the budget of {goal.max_drop * 100:.3g} points"
-    speed = "" if rung.speed is None else f", and runs {1 / rung.speed.ratio:.2f}× as fast as fp32 here"
+    speed = "" if rung.speed is None else f", and runs {_times(rung.speed):.2f}× as fast as fp32 here"
     change = f"loses {drop * 100:.2f} points" if drop > 0 else "loses nothing"
     marks = f"({judge.fp32:.1%} → {rung.fidelity.metric or 0:.1%})"
-    return Verdict(True, f"{rung.entry.precision} {change} of {name} {marks}{budget}{speed}.")
+    return Verdict(met, f"{rung.entry.precision} {change} of {name} {marks}{budget}{speed}.")
 
 
-def _layers(ladder: Ladder, rung: Rung) -> tuple[LayerRow, ...]:
+def _layers(ladder: Ladder, rung: Rung, manifest: Manifest) -> tuple[LayerRow, ...]:
     assert rung.quantization is not None
     kept = {layer.layer: layer.reason for layer in rung.quantization.kept_float}
     rows = ladder.sensitivities[str(rung.entry.placement)]
     ops = {layer.name: layer.op for layer in ladder.builder.layers} if ladder.builder else {}
-    total = sum(row.macs for row in rows) or 1
+    total = (manifest.network.macs if manifest.network else 0) or 1
     return tuple(
         LayerRow(
             name=row.name,

@@ -162,8 +162,25 @@ def _fidelity(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {key: figures.get(key) for key in FIDELITY_KEYS}
 
 
+def _headline(bundle: Bundle) -> str:
+    """What matters most: whether it is what the model was, or how much of it."""
+    evaluated = bundle.manifest.evaluated
+    if evaluated is None:
+        return f"{bundle.path} is written and agrees with the model"
+    marks = {row.id: row.metric for row in bundle.manifest.fidelity}
+    first = bundle.manifest.artifacts[0].id
+    budget = (
+        "no budget was set" if evaluated.max_drop is None else f"within the budget of {evaluated.max_drop:g}"
+    )
+    whole = bundle.manifest.fidelity[0].metric_fp32
+    return (
+        f"{bundle.path} is written: {evaluated.metric} of {first} is {_common.figure(marks[first], '.4f')}, "
+        f"of the original {_common.figure(whole, '.4f')} ({budget})"
+    )
+
+
 def _card(bundle: Bundle) -> str:
-    parts = [f"{bundle.path} is written and agrees with the model", _common.artifact_table(bundle)]
+    parts = [_headline(bundle), _common.artifact_table(bundle)]
     parts.append(_common.fidelity_table(bundle.manifest.fidelity))
     parts += _common.measured_on(bundle)
     parts += _common.accuracy_lines(bundle)

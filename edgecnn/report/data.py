@@ -29,9 +29,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the gates were met, and one sentence with the figures that say so."""
+    """Whether the budget was met (None: none was set), and one sentence with the figures that say so."""
 
-    met: bool
+    met: bool | None
     sentence: str
 
 

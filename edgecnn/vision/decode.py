@@ -90,7 +90,7 @@ def decode_windows(
     boxes = as_boxes(boxes_xyxy, "boxes_xyxy")
     if scores.ndim != 2 or len(scores) != len(boxes):
         raise InputError(f"scores of shape {scores.shape} for {len(boxes)} windows, they are (N, K)")
-    rows, class_ids = _candidates(scores, spec)
+    rows, class_ids = np.nonzero(reported(scores, spec))
     chosen = boxes[rows]
     if spec.window is not None and spec.window.box_scale != 1:
         chosen = scale_boxes(chosen, spec.window.box_scale)
@@ -104,10 +104,8 @@ def decode_windows(
     return Detections(chosen[keep], values[keep], class_ids[keep], labels)
 
 
-def _candidates(
-    scores: npt.NDArray[np.float32], spec: ModelSpec
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Windows and classes that are at or above their threshold."""
+def reported(scores: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.bool_]:
+    """Which classes of which windows are detections before suppression: (N, K), as the scores."""
     count = scores.shape[1]
     # in float32, as the scores: 0.7 in float64 is above the float32 that stands for it
     thresholds = np.array([spec.threshold_of(i) for i in range(count)], np.float32)
@@ -116,5 +114,4 @@ def _candidates(
         passed[:, spec.background] = False
     if not spec.multi_label and count > 1:
         passed &= np.arange(count) == scores.argmax(axis=1)[:, None]
-    rows, class_ids = np.nonzero(passed)
-    return rows.astype(np.int64), class_ids.astype(np.int64)
+    return np.asarray(passed, np.bool_)

@@ -138,7 +138,9 @@ def test_an_output_of_the_graph_is_not_fused_away() -> None:
         ([node("Softmax", "y", "out")], ["out", "y"], True),
         ([node("Softmax", "y", "s"), node("Neg", "s", "out")], ["out"], False),
         ([node("Softmax", "y", "out"), node("Neg", "y", "n")], ["out", "n"], False),
-        ([node("Reshape", "y rows", "out")], ["out"], False),
+        ([node("Reshape", "y rows", "out")], ["out"], True),
+        ([node("Reshape", "y rows", "r"), node("Softmax", "r", "out")], ["out"], True),
+        ([node("Reshape", "y rows", "r"), node("Neg", "r", "out")], ["out"], False),
     ],
 )
 def test_the_last_layer(behind: list[Any], outputs: list[str], last: bool) -> None:

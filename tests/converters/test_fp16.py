@@ -38,7 +38,9 @@ def check_close(model: bytes, half: onnx.ModelProto, batch: Any, share: float = 
     assert list(found) == list(wanted)
     for name, value in wanted.items():
         assert found[name].dtype == value.dtype
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=share * max(value.std(), 0.01 * np.abs(value).max()))
+        np.testing.assert_allclose(
+            found[name], value, rtol=0, atol=share * max(value.std(), 0.01 * np.abs(value).max())
+        )
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1"])
