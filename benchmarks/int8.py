@@ -248,7 +248,7 @@ def markdown(found: dict[str, Any]) -> str:
             f"{each['lost_points']:.2f}",
             f"{each['agreement']:.2%}",
             f"{each['size']:.3f}",
-            f"{each['speedup']:.2f}×" if each.get("speedup") else "–",
+            f"{each['speedup']:.2f}×" if method == CPU else "–",
             f"{each['int8_macs']:.1%}" if each.get("int8_macs") else "–",
         ]
         for name, ways in blocks
