@@ -46,7 +46,7 @@ def fold_pixels(model: ir.Model) -> bool:
     chain = _chain(model)
     if chain is None:
         return False
-    layout, factor, offset, conv = chain
+    transpose, factor, offset, conv = chain
     weight, bias = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
     w = np.asarray(constant(weight), np.float64)
     channels = w.shape[1]
@@ -61,7 +61,11 @@ def fold_pixels(model: ir.Model) -> bool:
     pads = conv.attributes.get_ints("pads", (0, 0, 0, 0))
     # what is taken off first is what the border is filled with
     border = np.clip(np.round(-b / a), 0, 255) if any(pads) else np.full_like(a, MIDDLE)
-    nodes = [ir.node("Cast", [layout], {"to": ir.DataType.FLOAT}, name=f"edgecnn/Cast.{SUFFIX}")]
+    image = model.graph.inputs[0]
+    nodes = [ir.node("Cast", [image], {"to": ir.DataType.FLOAT}, name=f"edgecnn/Cast.{SUFFIX}")]
+    if transpose is not None:
+        perm = {"perm": transpose.attributes["perm"].as_ints()}
+        nodes.append(ir.node("Transpose", nodes[-1].outputs, perm, name=f"edgecnn/Transpose.{SUFFIX}"))
 
     def then(op: str, name: str, values: npt.NDArray[Any]) -> None:
         operand = _initializer(model.graph, f"{PIXELS}.{name}", values)
@@ -97,38 +101,49 @@ def byte_pixels(model: ir.Model) -> ir.Value | None:
     end = next((v for node in model.graph for v in node.outputs if v.name == PIXELS), None)
     if end is None:
         return None
-    nodes = [node for node in model.graph if str(node.name).endswith(f".{SUFFIX}")]
-    layout = next(node.inputs[0] for node in nodes if node.op_type == "Cast")
-    pad = next((node for node in nodes if node.op_type == "Pad"), None)
-    if pad is None:
-        return layout
-    border = np.asarray(constant(next(node.inputs[1] for node in nodes if node.op_type == "Sub")), np.uint8)
+    nodes = {node.op_type: node for node in model.graph if str(node.name).endswith(f".{SUFFIX}")}
+    layout, made = model.graph.inputs[0], []
+    if "Transpose" in nodes:
+        perm = {"perm": nodes["Transpose"].attributes["perm"].as_ints()}
+        made.append(ir.node("Transpose", [layout], perm))
+        layout = made[0].outputs[0]
+    pad = nodes.get("Pad")
+    if pad is not None:
+        made += _padded(model.graph, layout, pad, border=constant(nodes["Sub"].inputs[1]))
+    model.graph.insert_before(nodes["Cast"], made)
+    return made[-1].outputs[0] if made else layout
+
+
+def _padded(
+    graph: ir.Graph, layout: ir.Value, pad: ir.Node, border: npt.NDArray[Any] | None
+) -> list[ir.Node]:
+    """Nodes that put the border's level of each channel around bytes; the last one gives the result."""
+    import onnx_ir as ir
+
+    levels = np.asarray(border, np.uint8).reshape(-1)
 
     def padded(value: ir.Value, level: np.uint8, name: str) -> ir.Node:
-        return ir.node("Pad", [value, pad.inputs[1], _initializer(model.graph, name, np.asarray(level))])
+        return ir.node("Pad", [value, pad.inputs[1], _initializer(graph, name, np.asarray(level))])
 
-    levels = border.reshape(-1)
     if (levels == levels[0]).all():
-        made = [padded(layout, levels[0], f"{PIXELS}.level")]  # type: ignore[arg-type]
-    else:
-        each = _initializer(model.graph, f"{PIXELS}.split", np.ones(len(levels), np.int64))
-        split = ir.node("Split", [layout, each], {"axis": 1}, num_outputs=len(levels))
-        pads = [
-            padded(value, level, f"{PIXELS}.level.{i}")
-            for i, (value, level) in enumerate(zip(split.outputs, levels))
-        ]
-        made = [split, *pads, ir.node("Concat", [node.outputs[0] for node in pads], {"axis": 1})]
-    model.graph.insert_before(nodes[0], made)
-    return made[-1].outputs[0]
+        return [padded(layout, levels[0], f"{PIXELS}.level")]  # type: ignore[arg-type]
+    each = _initializer(graph, f"{PIXELS}.split", np.ones(len(levels), np.int64))
+    split = ir.node("Split", [layout, each], {"axis": 1}, num_outputs=len(levels))
+    pads = [
+        padded(value, level, f"{PIXELS}.level.{i}")
+        for i, (value, level) in enumerate(zip(split.outputs, levels))
+    ]
+    return [split, *pads, ir.node("Concat", [node.outputs[0] for node in pads], {"axis": 1})]
 
 
 def _chain(
     model: ir.Model,
-) -> tuple[ir.Value, npt.NDArray[Any], npt.NDArray[Any], ir.Node] | None:
-    """The pixels in the layer's layout, what they are multiplied by, what is added, and the layer."""
+) -> tuple[ir.Node | None, npt.NDArray[Any], npt.NDArray[Any], ir.Node] | None:
+    """What changes the pixels' layout, what they are multiplied by, what is added, and the layer."""
     import onnx_ir as ir
 
-    value = layout = model.graph.inputs[0]
+    value = model.graph.inputs[0]
+    transpose: ir.Node | None = None
     factor, offset = np.ones(1), np.zeros(1)
     while len(uses := list(value.uses())) == 1:
         node, position = uses[0].node, uses[0].idx
@@ -140,10 +155,10 @@ def _chain(
             if folds and any(node.attributes.get_ints("pads", (0,))):
                 border = -offset / factor  # what no pixel shows cannot be put around them
                 folds = bool(((border > -0.5) & (border < 255.5)).all())
-            return (layout, factor, offset, node) if folds else None
+            return (transpose, factor, offset, node) if folds else None
         operand = _per_channel(node.inputs[1 - position]) if node.op_type in ("Mul", "Add") else None
-        if node.op_type == "Transpose" and value is layout:
-            layout = node.outputs[0]
+        if node.op_type == "Transpose" and transpose is None and factor.ndim == offset.ndim == 1:
+            transpose = node
         elif node.op_type == "Mul" and operand is not None:
             factor, offset = factor * operand, offset * operand
         elif node.op_type == "Add" and operand is not None:

@@ -86,8 +86,6 @@ def place(
         node = nodes[layer.name]
         writer.quantize_input(node, 0)
         writer.quantize_weights(node, layer, weights[layer.name], float_bias=placement == "tensorrt")
-    if placement == "tensorrt":
-        _cast_first(model.graph)
     RemoveUnusedNodesPass()(model)
     _shorten(model, nodes)
     made: bytes = ir.to_proto(model).SerializeToString()
@@ -206,24 +204,6 @@ class _Writer:
             self._graph.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
-
-
-def _cast_first(graph: ir.Graph) -> None:
-    """Make pixels float before their layout changes: TensorRT can do nothing with bytes but cast them."""
-    image = graph.inputs[0]
-    for transpose in [use.node for use in image.uses() if use.node.op_type == "Transpose"]:
-        moved = transpose.outputs[0]
-        readers = [use.node for use in moved.uses()]
-        if [reader.op_type for reader in readers] != ["Cast"]:
-            continue
-        cast, pixels = readers[0], readers[0].outputs[0]
-        pixels.replace_all_uses_with(moved)
-        cast.replace_input_with(0, image)
-        transpose.replace_input_with(0, pixels)
-        moved.type, moved.shape = pixels.type, pixels.shape
-        pixels.type = pixels.shape = None
-        graph.remove(cast)
-        graph.insert_before(transpose, cast)
 
 
 def _skip_input(node: ir.Node, layers: Collection[str]) -> int | None:

@@ -129,7 +129,7 @@ class OnnxToCanonical(Arrow["onnx.ModelProto", "onnx.ModelProto"]):
         check_activation(source, chosen, self.spec)
 
     def convert(self, source: onnx.ModelProto) -> onnx.ModelProto:
-        """Insert Transpose, Cast, Mul, Add in front and Softmax or Sigmoid behind."""
+        """Insert Cast, Transpose, Mul, Add in front and Softmax or Sigmoid behind."""
         with model_errors("preprocessing and activation cannot be put into it"):
             return self._rewritten(source)
 
@@ -208,7 +208,7 @@ def _fixed(shape: Sequence[int | str], batch: int | None) -> tuple[int | str, ..
 def _preprocess(graph: ir.Graph, image: ir.Value, pixels: ir.Value, spec: ModelSpec) -> None:
     """``(p * scale - mean) / std`` as ``p * a + b`` with a = scale / std and b = -mean / std, per channel.
 
-    The layout changes first, while the values are still bytes.
+    The cast comes first: TensorRT can do nothing else with bytes, and ONNX Runtime takes no longer.
     """
     import numpy as np
     import onnx_ir as ir
@@ -216,8 +216,8 @@ def _preprocess(graph: ir.Graph, image: ir.Value, pixels: ir.Value, spec: ModelS
     std = np.asarray(spec.std, np.float64)
     factor, offset = spec.scale / std, -np.asarray(spec.mean, np.float64) / std
     steps: list[tuple[str, list[ir.Value], dict[str, Any]]] = [
-        ("Transpose", [], {"perm": [0, 3, 1, 2]}),
         ("Cast", [], {"to": ir.DataType.FLOAT}),
+        ("Transpose", [], {"perm": [0, 3, 1, 2]}),
     ]
     for op, values, neutral in (("Mul", factor, 1.0), ("Add", offset, 0.0)):
         if (values != neutral).any():

@@ -25,9 +25,11 @@ from typing import ClassVar
 
 __all__ = [
     "BundleError",
+    "CompilerFailed",
     "DeviceUnavailable",
     "EdgeCnnError",
     "EngineError",
+    "EngineMismatch",
     "GateMissed",
     "InputError",
     "MediaError",
@@ -66,6 +68,14 @@ class MediaError(InputError):
 
 class ModelError(InputError):
     """A model that cannot be loaded or converted; names the layer where it can."""
+
+
+class CompilerFailed(ModelError):
+    """An engine's compiler that died, hung or needed more memory than it was given over a model."""
+
+
+class EngineMismatch(InputError):
+    """A compiled engine that was built for another device or another version of its library."""
 
 
 class GateMissed(EdgeCnnError):

@@ -20,6 +20,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "ArtifactEntry",
     "Calibration",
+    "DeviceTarget",
     "Evaluated",
     "Fidelity",
     "FileEntry",
@@ -82,6 +83,7 @@ class ArtifactEntry(_Part, frozen=True, kw_only=True):
         precision: ``fp32``, ``fp16``, ``int8``.
         placement: Where Q/DQ stands (int8 only): ``cpu`` or ``tensorrt``.
         path: Its main file, listed in ``files``.
+        weights: The second file of a format that has two, such as OpenVINO's ``.bin``.
         build_s: Seconds the conversion took.
         requires: Versions a device needs, such as ``{"opset": "20"}``.
     """
@@ -91,6 +93,7 @@ class ArtifactEntry(_Part, frozen=True, kw_only=True):
     precision: Literal["fp32", "fp16", "int8"]
     placement: Literal["cpu", "tensorrt"] | None = None
     path: str
+    weights: str | None = None
     build_s: float = 0.0
     requires: dict[str, str] = {}
 
@@ -188,6 +191,20 @@ class Calibration(_Part, frozen=True, kw_only=True):
     generated: bool
 
 
+class DeviceTarget(_Part, frozen=True, kw_only=True):
+    """The device a bundle was converted for.
+
+    Attributes:
+        profile: Its name in `edgecnn.devices`.
+        runtimes: Those to try there, in this order.
+        built_there: What is made on the device itself, in words.
+    """
+
+    profile: str
+    runtimes: tuple[str, ...]
+    built_there: tuple[str, ...] = ()
+
+
 class Layer(_Part, frozen=True, kw_only=True):
     """One node of the network with its cost for one input."""
 
@@ -224,6 +241,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     quantization: tuple[Quantization, ...] = ()
     pruning: Pruning | None = None
     network: Network | None = None
+    device: DeviceTarget | None = None
     provenance: dict[str, str] = {}
 
     def __post_init__(self) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import EngineError, InputError
 from edgecnn.manifest import TensorInfo, sizes_text
+from edgecnn.paths import cache_dir
 
 __all__ = ["Artifact", "Feeds", "Outputs", "Runtime", "RuntimeOptions", "check_feeds"]
 
@@ -29,7 +32,8 @@ class Artifact:
         content: Its bytes, already verified (for the format ``torch``, a module).
         name: Where it came from, for messages.
         inputs, outputs: As the manifest lists them; empty where the engine can tell.
-        precision: As the manifest has it.
+        precision, placement: As the manifest has them.
+        weights: Bytes of the second file of a form that has two, such as OpenVINO's.
     """
 
     format: str
@@ -38,6 +42,8 @@ class Artifact:
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
     precision: str = "fp32"
+    placement: str | None = None
+    weights: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +53,32 @@ class RuntimeOptions:
     Attributes:
         threads: Threads of one inference; None is the number of processors this process may use.
         spin: Let idle threads burn processor time for a little less latency.
+        device: The engine's own name of a device, such as ``gpu``; ``auto`` is its first choice.
+        mode: What the engine is tuned for: ``latency`` of one inference, or ``throughput`` of many.
+        streams: How many inferences run side by side; None leaves it to the engine.
+        compute: Arithmetic of layers in float, which some engines lower by themselves: never here.
+        pin: Bind threads to processors; where another program keeps one busy, that is many times slower.
+        cache: Folder for what the engine compiles; None is the user's cache.
     """
 
     threads: int | None = None
     spin: bool = False
+    device: str = "auto"
+    mode: Literal["latency", "throughput"] = "latency"
+    streams: int | None = None
+    compute: Literal["f32", "bf16", "f16"] = "f32"
+    pin: bool = False
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None and not (isinstance(self.threads, int) and 1 <= self.threads <= 1024):
             raise InputError(f"threads must be a whole number in 1..1024, not {self.threads!r}")
+        if self.streams is not None and not (isinstance(self.streams, int) and 1 <= self.streams <= 1024):
+            raise InputError(f"streams must be a whole number in 1..1024, not {self.streams!r}")
+        if self.mode not in ("latency", "throughput"):
+            raise InputError(f"mode is latency or throughput, not {self.mode!r}")
+        if self.compute not in ("f32", "bf16", "f16"):
+            raise InputError(f"compute is f32, bf16 or f16, not {self.compute!r}")
 
     @property
     def thread_count(self) -> int:
@@ -65,12 +89,18 @@ class RuntimeOptions:
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
 
+    @property
+    def cache_path(self) -> Path:
+        """The folder for what is compiled."""
+        return self.cache or cache_dir()
+
 
 class Runtime(ABC):
     """A loaded model. Thread-safe: `run` may be called from several threads at once.
 
     Attributes:
         inputs, outputs: What the model takes and gives, in the model's order.
+        facts: What the engine runs in truth, such as its device and the precision of its arithmetic.
     """
 
     name: ClassVar[str]
@@ -79,6 +109,8 @@ class Runtime(ABC):
     is_engine: ClassVar[bool] = True
     # where INT8 models for this engine have their QuantizeLinear
     placement: ClassVar[str] = "cpu"
+    # formats that the engine's own one is built from on the device
+    builds_from: ClassVar[tuple[str, ...]] = ()
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -97,6 +129,7 @@ class Runtime(ABC):
             )
         self.artifact = artifact
         self.options = options or RuntimeOptions()
+        self.facts: dict[str, str] = {}
         self._closed = False
         self._load()
         _check_described("input", artifact.inputs, self.inputs, artifact.name)
@@ -132,10 +165,39 @@ class Runtime(ABC):
             InputError: A feed is missing, unknown, or of another dtype or shape; or `close` was called.
             EngineError: The engine failed.
         """
+        self._check(feeds)
+        return self._named(self._run(feeds))
+
+    def submit(self, feeds: Feeds) -> Future[Outputs]:
+        """Start one inference; the feeds must not change until it is done.
+
+        At most `parallel` of them run at once, more wait. An engine that cannot overlap runs it right away.
+
+        Returns:
+            Its outputs, as `run` gives them, or its `EngineError`.
+
+        Raises:
+            InputError: As `run`.
+        """
+        self._check(feeds)
+        future: Future[Outputs] = Future()
+        try:
+            future.set_result(self._named(self._run(feeds)))
+        except EngineError as error:
+            future.set_exception(error)
+        return future
+
+    @property
+    def parallel(self) -> int:
+        """How many inferences `submit` runs at once."""
+        return 1
+
+    def _check(self, feeds: Feeds) -> None:
         if self._closed:
             raise InputError(f"{self.artifact.name}: was closed; open it again")
         check_feeds(feeds, self.inputs)
-        values = self._run(feeds)
+
+    def _named(self, values: Sequence[npt.NDArray[Any]]) -> Outputs:
         if len(values) != len(self.outputs):
             raise EngineError(
                 f"{self.artifact.name}: {self.name} gave {len(values)} outputs, not {len(self.outputs)}"

@@ -25,9 +25,11 @@ MAPPED = {"converters", "runtimes", "calibration"}
 
 # from the ground up: a module may import its own floor and the floors below
 FLOORS = [
-    {"errors"},
+    {"errors", "paths"},
+    {"isolation", "tensorrt_api", "cuda_api"},
     {"spec", "results", "manifest", "bundle"},
-    {"vision", "metrics", "timing", "runtimes", "converters", "calibration", "pruning", "models"},
+    {"devices", "vision", "metrics", "timing", "runtimes", "converters", "calibration", "pruning", "models"},
+    {"engines"},
     {"loading", "parity", "reference", "datasets", "report"},
     {"predictor", "evaluation", "verification"},
     {"judging", "ladder", "reporting", "quantization", "pruned_model", "conversion"},

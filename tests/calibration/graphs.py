@@ -31,8 +31,8 @@ def graph(
     arrays = {name: np.asarray(value) for name, value in constants.items()}
     made = helper.make_graph(
         [
-            node("Transpose", "image", "layout", perm=(0, 3, 1, 2)),
-            node("Cast", "layout", "x", to=TensorProto.FLOAT),
+            node("Cast", "image", "float", to=TensorProto.FLOAT),
+            node("Transpose", "float", "x", perm=(0, 3, 1, 2)),
             *nodes,
         ],
         "graph",

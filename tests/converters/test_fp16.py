@@ -72,7 +72,7 @@ def test_float16_begins_behind_the_preprocessing_and_ends_before_the_activation(
     order = [(node.op_type, kinds[node.output[0]]) for node in half.graph.node]
     float32, float16 = TensorProto.FLOAT, TensorProto.FLOAT16
     assert order == [
-        ("Transpose", TensorProto.UINT8), ("Cast", float32), ("Mul", float32), ("Add", float32),
+        ("Cast", float32), ("Transpose", float32), ("Mul", float32), ("Add", float32),
         ("Cast", float16), ("Conv", float16), ("Reshape", float16), ("Gemm", float16),
         ("Cast", float32), ("Softmax", float32),
     ]  # fmt: skip
