@@ -6,11 +6,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint measure face clean
+.PHONY: help setup demo test lint measure coverage portability footprint arm64 containers face clean
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
-	@echo "make measure writes docs/measurements.md; needs EDGECNN_DATA (docs/data.md)"
+	@echo "make measure, make portability   write the pages of that name in docs/; need EDGECNN_DATA (docs/data.md)"
+	@echo "make coverage    writes docs/coverage.md: hours the first time, and goes on where it was stopped"
+	@echo "make footprint   writes docs/footprint.md"
+	@echo "make arm64, make containers   need root; see docs/arm64.md and docs/containers.md"
 	@echo "make face    rebuilds the bundle that ships from examples/face_detector"
 
 setup:
@@ -27,6 +30,22 @@ test: lint
 
 measure: setup
 	@$(BIN)/python benchmarks/measure.py docs/measurements.md
+
+coverage: setup
+	@$(BIN)/python -m pip install -q timm
+	@$(BIN)/python benchmarks/coverage.py
+
+portability: setup
+	@$(BIN)/python benchmarks/portability.py docs/portability.md
+
+footprint: setup
+	@$(BIN)/python benchmarks/footprint.py docs/footprint.md
+
+arm64: setup
+	@tools/arm64.sh
+
+containers: setup
+	@$(BIN)/python tools/check_dockerfiles.py
 
 face: setup
 	@SOURCE_DATE_EPOCH=1767225600 $(BIN)/python examples/face_detector/build.py edgecnn/models/face.edge

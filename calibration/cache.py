@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgecnn import paths
 from edgecnn.bundle import decode_npz, encode_npz
 from edgecnn.calibration.activations import IMAGES_A_RUN, OnProgress, observe
 from edgecnn.calibration.observers import BINS, MOMENTUM, Observation
@@ -71,11 +70,8 @@ def observe_cached(
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/edgecnn/observations``, below ``~/.cache`` where that is not set."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # a relative one is to be ignored: XDG Base Directory Specification
-    root = Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()
-    return root / "edgecnn" / "observations"
+    """``observations`` in the user's cache; see `edgecnn.paths.cache_dir`."""
+    return paths.cache_dir() / "observations"
 
 
 def _key(model: bytes, tensors: Sequence[str], images: npt.NDArray[np.uint8]) -> str:
@@ -115,13 +111,7 @@ def _observation(arrays: Mapping[str, npt.NDArray[np.generic]], row: int) -> Obs
 def _write(file: Path, seen: Mapping[str, Observation]) -> None:
     rows = list(seen.values())
     arrays = {name: np.array([getattr(row, name) for row in rows]) for name in (*NUMBERS, COUNTS)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.stem}.{secrets.token_hex(4)}")
-    try:
-        beside.write_bytes(encode_npz(arrays))
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    paths.replace_file(file, encode_npz(arrays))
     newest = sorted(file.parent.glob("*.npz"), key=_age)
     for old in newest[FILES_MAX:]:
         # another process may have been faster

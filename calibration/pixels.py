@@ -126,7 +126,7 @@ def _padded(
         return ir.node("Pad", [value, pad.inputs[1], _initializer(graph, name, np.asarray(level))])
 
     if (levels == levels[0]).all():
-        return [padded(layout, levels[0], f"{PIXELS}.level")]  # type: ignore[arg-type]
+        return [padded(layout, levels[0], f"{PIXELS}.level")]
     each = _initializer(graph, f"{PIXELS}.split", np.ones(len(levels), np.int64))
     split = ir.node("Split", [layout, each], {"axis": 1}, num_outputs=len(levels))
     pads = [

@@ -260,8 +260,10 @@ def _nearest(values: Values, steps: Values) -> Values:
 def _compensated(weights: Values, steps: Values, covariance: Values) -> Values:
     """Round one column after the other and let the later ones make up for its error.
 
-    With C the covariance, damped, and L the lower Cholesky factor of its inverse, column j's error e
-    changes each later column k by ``-e L[k, j] / L[j, j]``, which is best for the output.
+    With C the covariance, damped, and U the upper triangle for which ``U U^T = C``, the error that errors e
+    make in the output is ``|e U|^2``. Column j is left with ``e U[:, j]``, to which no later one adds, so it
+    is rounded where that is nearest to zero: at ``w[j] + e[:j] U[:j, j] / U[j, j]``. These are the codes of
+    "GPTQ", without the inverse that it works with (Babai's nearest plane, 1986).
 
     Args:
         weights: (groups, channels, depth).
@@ -280,16 +282,19 @@ def _compensated(weights: Values, steps: Values, covariance: Values) -> Values:
     damped = covariance[group, order[:, :, None], order[:, None, :]]
     # where no input varies any codes do, and the nearest are taken
     damped[:, range(depth), range(depth)] += np.where(mean > 0, DAMPING * mean, 1.0)[:, None]
-    factor = np.linalg.cholesky(np.linalg.inv(damped))
-    left = np.take_along_axis(weights, order[:, None], axis=2)
-    codes = np.empty_like(left)
+    # the lower factor of the matrix turned about is the upper one of the matrix
+    upper = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]
+    carried = upper / np.diagonal(upper, axis1=1, axis2=2)[:, None]
+    # columns as rows, which lie together in memory
+    wanted = np.take_along_axis(weights.transpose(0, 2, 1), order[:, :, None], axis=1)
+    codes, errors = np.empty_like(wanted, order="C"), np.empty_like(wanted, order="C")
     for start in range(0, depth, BLOCK):
         stop = min(start + BLOCK, depth)
-        errors = np.empty((*steps.shape, stop - start))
+        made_up = carried[:, :start, start:stop].transpose(0, 2, 1) @ errors[:, :start]
         for j in range(start, stop):
-            codes[:, :, j] = _nearest(left[:, :, j], steps)
-            error = (left[:, :, j] - codes[:, :, j] * steps) / factor[:, j, j, None]
-            left[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j + 1 : stop, j]
-            errors[:, :, j - start] = error
-        left[:, :, stop:] -= errors @ factor[:, stop:, start:stop].transpose(0, 2, 1)
-    return np.take_along_axis(codes, np.argsort(order, axis=1)[:, None], axis=2)
+            codes[:, j] = _nearest(wanted[:, j] + made_up[:, j - start], steps)
+            errors[:, j] = wanted[:, j] - codes[:, j] * steps
+            made_up[:, j - start + 1 :] += carried[:, j, j + 1 : stop, None] * errors[:, j, None]
+    codes = np.take_along_axis(codes, np.argsort(order, axis=1)[:, :, None], axis=1)
+    in_place: Values = codes.transpose(0, 2, 1)
+    return in_place

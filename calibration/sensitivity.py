@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from edgecnn.calibration.cache import cache_folder
 from edgecnn.calibration.int8 import Int8Builder
 from edgecnn.calibration.placement import Placement
 from edgecnn.calibration.search import LayerSensitivity
+from edgecnn.paths import replace_file
 from edgecnn.runtimes import Artifact, RuntimeOptions, backend
 
 __all__ = ["IMAGES_MAX", "layer_sensitivities"]
@@ -112,10 +112,7 @@ def _read(file: Path, names: list[str]) -> dict[str, float] | None:
 
 
 def _write(file: Path, errors: dict[str, float]) -> None:
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(errors))
-        beside.replace(file)
+        replace_file(file, json.dumps(errors).encode())
     except OSError as error:
         log.warning("%s: sensitivities cannot be kept (%s)", file.parent, error.strerror)

@@ -17,6 +17,8 @@ from edgecnn.converters.onnx_contract import (
 )
 from edgecnn.converters.onnx_file import OnnxFile
 from edgecnn.converters.onnx_names import free_name
+from edgecnn.converters.onnx_opset import OnnxToOlderOpset
+from edgecnn.converters.onnx_rewrites import rewrite
 from edgecnn.converters.onnx_shapes import infer, real_inputs, tensor_info
 from edgecnn.converters.reference import reference_module
 from edgecnn.converters.torch_eager import BATCH_CURE
@@ -63,13 +65,16 @@ class Canonical:
     steps: tuple[Step, ...]
 
 
-def canonical(loaded: LoadedModel, spec: ModelSpec, *, batch: int | None = None) -> Canonical:
+def canonical(
+    loaded: LoadedModel, spec: ModelSpec, *, batch: int | None = None, opset: int | None = None
+) -> Canonical:
     """Convert a loaded model to the canonical ONNX model.
 
     Args:
         loaded: From `load_model`.
         spec: What it wants and gives.
         batch: Convert for this batch size only; None leaves it open, or as an ONNX file has it.
+        opset: The newest that all who read it know; None is what the exporter or the file uses.
 
     Raises:
         ModelError: The model cannot be converted; names the layer and the reason.
@@ -78,11 +83,12 @@ def canonical(loaded: LoadedModel, spec: ModelSpec, *, batch: int | None = None)
     first: Arrow[Any, Any]
     source: Any
     if loaded.module is not None:
-        first, source = TorchToOnnx(spec, batch), loaded.module
+        first, source = TorchToOnnx(spec, batch, opset), loaded.module
         params = sum(p.numel() for p in loaded.module.parameters())
     else:
         first, source, params = OnnxFile(loaded.provenance.get("model", loaded.name)), loaded.onnx, None
-    (bare, made), steps = run_chain(source, [first, OnnxToCanonical(spec, batch)])
+    older = [OnnxToOlderOpset(opset)] if opset is not None else []
+    (bare, *_, made), steps = run_chain(source, [first, OnnxToCanonical(spec, batch), *older])
     if loaded.module is not None:
         reference: Any = reference_module(loaded.module, spec, spec.output)
     else:
@@ -139,6 +145,7 @@ class OnnxToCanonical(Arrow["onnx.ModelProto", "onnx.ModelProto"]):
         shape = _fixed(input_shape(source, self.spec), self.batch)
         shapes = infer(source, shape)
         model = ir.from_proto(source)
+        rewrite(model, shapes)
         graph = model.graph
         pixels = next(v for v in graph.inputs if v.name == real_inputs(source)[0].name)
         chosen = next(v for v in graph.outputs if v.name == self._chosen(source))

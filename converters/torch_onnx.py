@@ -39,6 +39,7 @@ __all__ = ["TorchToOnnx", "export"]
 
 INPUT = "input"
 OPSET = 20
+OLDEST_EXPORT = 18
 IR_VERSION = 9  # the one that came with opset 20: older engines read it too
 
 
@@ -49,10 +50,12 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
     Attributes:
         spec: Gives the size of the input.
         batch: Convert for this batch size only; None leaves it open.
+        opset: The newest that may be used; the exporter itself goes no lower than `OLDEST_EXPORT`.
     """
 
     spec: ModelSpec
     batch: int | None = None
+    opset: int | None = None
 
     name = "torch_onnx"
 
@@ -78,7 +81,8 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
             program = _trace(source, sample, open_batch)
             check_graph(program)
             names = list(check_images(source, sample, alone=open_batch))
-            return _translate(program, sample, names, open_batch)
+            opset = OPSET if self.opset is None else min(OPSET, max(OLDEST_EXPORT, self.opset))
+            return _translate(program, sample, names, open_batch, opset)
 
     def ensures(self, source: nn.Module, target: onnx.ModelProto) -> None:
         """Check for a valid model whose batch is what was asked for, at its input and at every output."""
@@ -134,12 +138,16 @@ def _trace(module: nn.Module, sample: Tensor, open_batch: bool) -> ExportedProgr
                 "follow; use torch.where or move it out of the model"
             ) from error
         if "Constraints violated" in text or "specialized" in text:
-            raise ModelError(f"{at}: works for a batch of {len(sample)} only; {BATCH_CURE}") from error
+            check_graph(_trace(module, sample, False))  # what is random is worse than a fixed batch
+            raise ModelError(
+                f"{at}: works for a batch of {len(sample)} only; len(x) and int(x.shape[0]) fix the batch, "
+                f"x.shape[0] does not; {BATCH_CURE}"
+            ) from error
         raise ModelError(f"{at}: cannot be exported ({first_line(error)})") from error
 
 
 def _translate(
-    program: ExportedProgram, sample: Tensor, outputs: list[str], open_batch: bool
+    program: ExportedProgram, sample: Tensor, outputs: list[str], open_batch: bool, opset: int
 ) -> onnx.ModelProto:
     import torch
 
@@ -151,7 +159,7 @@ def _translate(
             verbose=False,
             input_names=[INPUT],
             output_names=[f"edgecnn.output.{i}" for i in range(len(outputs))],
-            opset_version=OPSET,
+            opset_version=opset,
             dynamic_shapes=({0: BATCH},) if open_batch else None,
             external_data=False,
             optimize=True,

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgecnn import vision
+    from edgecnn.auto import open_model
     from edgecnn.bundle import Bundle
     from edgecnn.conversion import convert
     from edgecnn.errors import EdgeCnnError
     from edgecnn.evaluation import Evaluation, evaluate
-    from edgecnn.loading import open_model
     from edgecnn.predictor import Predictor, load
     from edgecnn.pruning import Pruned, prune, prune_to_latency
     from edgecnn.quantization import quantize
@@ -70,7 +70,7 @@ _HOMES = {
     "convert": "conversion",
     "evaluate": "evaluation",
     "load": "predictor",
-    "open_model": "loading",
+    "open_model": "auto",
     "prune": "pruning",
     "prune_to_latency": "pruning",
     "quantize": "quantization",

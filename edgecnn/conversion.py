@@ -3,50 +3,45 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from edgecnn import __version__
+from edgecnn import devices
 from edgecnn.bundle import (
-    GOLDEN_INPUT,
-    GOLDEN_NAME,
-    GOLDEN_OUTPUT,
     Bundle,
     checked_out,
-    encode_npz,
 )
 from edgecnn.calibration import Samples, draw_samples
 from edgecnn.calibration.selection import AUTO
+from edgecnn.compiled import openvino_rungs, with_engines
 from edgecnn.converters.load import LoadedModel, load_model
 from edgecnn.converters.onnx_canonical import Canonical, canonical
-from edgecnn.errors import EngineError, GateMissed, InputError, ModelError, SpecError, require
+from edgecnn.draft import ARTIFACT_ID, Draft, first_draft, save, with_rungs
+from edgecnn.errors import EngineError, GateMissed, InputError, ModelError, SpecError
 from edgecnn.judging import pool
-from edgecnn.ladder import OnStep, OnWork, Precision
-from edgecnn.manifest import ArtifactEntry, Calibration, Fidelity, Manifest, Pruning
+from edgecnn.ladder import OnStep, OnWork
+from edgecnn.manifest import DeviceTarget
 from edgecnn.parity import Parity, compare
 from edgecnn.pruned_model import pruned_model
-from edgecnn.quantization import CALIBRATION_SAMPLES, REAL_INPUTS, Draft, Request, lower, save
+from edgecnn.quantization import CALIBRATION_SAMPLES, REAL_INPUTS, Request, lower
 from edgecnn.reference import reference_for
+from edgecnn.rungs import Compared, Examiner, Precision
 from edgecnn.runtimes import Artifact, Outputs, backend
 from edgecnn.spec import ModelSpec
 
 if TYPE_CHECKING:
     from edgecnn.calibration.data import FrameSource
 
-__all__ = ["GOLDEN_SAMPLES", "convert"]
+__all__ = ["convert"]
 
-GOLDEN_SAMPLES = 4
 SAMPLES_A_BATCH = 16
-ARTIFACT_ID = "onnx-fp32"
-ARTIFACT_PATH = "model.onnx"
 PARITY_SAMPLES = 32
 
 
@@ -59,8 +54,9 @@ def convert(
     calibration: FrameSource | None = None,
     samples: int | None = None,
     batch: int | None = None,
-    precision: Precision = "fp32",
-    target: Sequence[str] = ("onnx",),
+    device: str | None = None,
+    precision: Precision | None = None,
+    target: Sequence[str] | None = None,
     evaluation: FrameSource | None = None,
     max_drop: float | None = None,
     speed_gate: bool = True,
@@ -86,11 +82,13 @@ def convert(
             (n, h, w, 3) uint8 BGR; None makes images up.
         samples: Number of inputs to compare on, and to calibrate with; None is 32, below fp32 128.
         batch: A fixed batch size; None allows any.
-        precision: ``fp32``, or what to go down to: ``fp16``, ``int8``.
-        target: As `edgecnn.quantize`.
+        device: A profile of `edgecnn.devices`, such as ``jetson-orin-nano``, which then decides what is not
+            given here: the precision where there are real inputs, the targets, a fixed batch.
+        precision: ``fp32``, or what to go down to: ``fp16``, ``int8``; None is fp32 without a device.
+        target: As `edgecnn.quantize`; None is ``("onnx",)`` without a device.
         evaluation: As `edgecnn.quantize`; what it is compared with is the model before pruning.
         max_drop: As `edgecnn.quantize`.
-        speed_gate: As `edgecnn.quantize`.
+        speed_gate: As `edgecnn.quantize`; off where the device is not this machine.
         prune: Share of the multiply-accumulates to cut, without training; see `edgecnn.prune`.
         max_latency_ms: Cut until the fp32 model is as fast as this here; instead of prune.
         method: As `edgecnn.quantize`.
@@ -108,6 +106,15 @@ def convert(
             written, of a missed budget ``NAME.report.html``.
     """
     out = checked_out(out)
+    profile = devices.profile(device) if device is not None else None
+    if profile is not None:
+        precision = precision or (profile.default_precision if calibration is not None else "fp32")
+        target = profile.targets if target is None else target
+        batch = batch or profile.fixed_batch
+        # another device may be faster with what is slower here
+        speed_gate = speed_gate and devices.is_here(profile, devices.this_device())
+    precision, target = precision or "fp32", ("onnx",) if target is None else target
+    opset = profile.opset if profile is not None else None
     request = Request(
         precision=precision,
         target=target,
@@ -142,7 +149,7 @@ def convert(
         drawn = draw_samples(calibration, spec, count * pool(spec) if lowers else count)
     whole, pruning = None, None
     if cuts:
-        whole = canonical(loaded, spec, batch=batch).model
+        whole = canonical(loaded, spec, batch=batch, opset=opset).model
         with steps("prune"):
             loaded, pruning = pruned_model(
                 loaded,
@@ -154,12 +161,12 @@ def convert(
                 threads=threads,
                 on_work=on_work,
             )
-    converted = canonical(loaded, spec, batch=batch)
+    converted = canonical(loaded, spec, batch=batch, opset=opset)
     for step in converted.steps:
         steps.report(step.name, step.seconds)
     with steps("parity"):
         reference, parity = _parity(loaded, converted, drawn, spec)
-    draft = _draft(out.stem, loaded, spec, converted, drawn, reference, parity, pruning)
+    draft = first_draft(out.stem, loaded, _of_bundle(spec), converted, drawn, reference, parity, pruning)
     if lowers:
         # a fixed batch leaves out the samples that fill none
         drawn = replace(drawn, images=drawn.images[: parity.n])
@@ -174,6 +181,13 @@ def convert(
             on_step=steps.report,
             on_work=on_work,
         )
+    elif "openvino" in target:
+        draft = _with_openvino(draft, drawn.images[: parity.n], reference, request, steps.report)
+    if "tensorrt" in target:
+        capabilities = profile.compute_capabilities if profile and not profile.jetson else ()
+        draft = with_engines(draft, compute_capabilities=capabilities, on_step=steps.report, on_work=on_work)
+    if profile is not None:
+        draft = _for_device(draft, profile)
     with steps("bundle"):
         return save(out, draft)
 
@@ -189,6 +203,32 @@ class _Steps:
         start = time.perf_counter()
         yield
         self.report(name, time.perf_counter() - start)
+
+
+def _with_openvino(
+    draft: Draft, images: npt.NDArray[np.uint8], reference: Outputs, request: Request, on_step: OnStep
+) -> Draft:
+    """Add OpenVINO's form of a model that stays in fp32."""
+    manifest, fp32 = draft.manifest, draft.manifest.artifacts[0]
+    examiner = Examiner(Compared(images, reference), manifest.spec, None, request.goal())
+    rungs = openvino_rungs(
+        draft.contents[fp32.path], None, examiner, opset=fp32.requires["opset"], on_step=on_step
+    )
+    for rung in rungs:
+        if rung.missed:
+            raise GateMissed(f"{rung.entry.id}: {rung.missed}", msgspec.structs.asdict(rung.fidelity))
+    files = {path: content for rung in rungs for path, content in rung.files.items()}
+    return Draft(with_rungs(manifest, rungs), {**draft.contents, **files})
+
+
+def _for_device(draft: Draft, profile: devices.DeviceProfile) -> Draft:
+    """Say what it was converted for, and what that device makes of it."""
+    target = DeviceTarget(
+        profile=profile.name,
+        runtimes=profile.runtimes,
+        built_there=devices.built_there(profile, draft.manifest.artifacts),
+    )
+    return replace(draft, manifest=msgspec.structs.replace(draft.manifest, device=target))
 
 
 def _parity(
@@ -246,84 +286,3 @@ def _of_bundle(spec: ModelSpec) -> ModelSpec:
 
 def _joined(outputs: list[Outputs]) -> Outputs:
     return {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
-
-
-def _draft(
-    name: str,
-    loaded: LoadedModel,
-    spec: ModelSpec,
-    converted: Canonical,
-    samples: Samples,
-    reference: Outputs,
-    parity: Parity,
-    pruning: Pruning | None,
-) -> Draft:
-    kept = _golden_rows(converted, reference)
-    golden = {GOLDEN_INPUT: samples.images[kept]}
-    golden |= {GOLDEN_OUTPUT + output: array[kept] for output, array in reference.items()}
-    manifest = Manifest(
-        name=name,
-        created=_now(),
-        spec=_of_bundle(spec),
-        inputs=converted.inputs,
-        outputs=converted.outputs,
-        artifacts=(
-            ArtifactEntry(
-                id=ARTIFACT_ID,
-                format="onnx",
-                precision="fp32",
-                path=ARTIFACT_PATH,
-                build_s=round(sum(step.seconds for step in converted.steps), 3),
-                requires={"opset": str(converted.opset)},
-            ),
-        ),
-        files=(),
-        calibration=Calibration(source=samples.source, n=len(samples), generated=samples.generated),
-        fidelity=(
-            Fidelity(
-                id=ARTIFACT_ID,
-                runtime="ort",
-                n=parity.n,
-                max_abs=parity.max_abs,
-                mean_abs=parity.mean_abs,
-                cosine=parity.cosine,
-                agreement=parity.agreement,
-            ),
-        ),
-        pruning=pruning,
-        network=converted.network,
-        provenance=_provenance(loaded),
-    )
-    return Draft(manifest, {ARTIFACT_PATH: converted.model, GOLDEN_NAME: encode_npz(golden)})
-
-
-def _golden_rows(converted: Canonical, reference: Outputs) -> list[int]:
-    """Which samples to keep: spread over the best scores, so that they hold what is found and what is not."""
-    batch = converted.inputs[0].shape[0]
-    first = next(iter(reference.values()))
-    count = batch if isinstance(batch, int) else min(GOLDEN_SAMPLES, len(first))
-    order = np.argsort(first.reshape(len(first), -1).max(axis=1), kind="stable")
-    return [int(row) for row in order[np.linspace(0, len(order) - 1, count).round().astype(int)]]
-
-
-def _now() -> str:
-    """The time of day, or SOURCE_DATE_EPOCH for bundles that can be built twice alike."""
-    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if seconds and not seconds.isdigit():
-        raise InputError(f"SOURCE_DATE_EPOCH is {seconds!r}; it has to be whole seconds since 1970")
-    moment = datetime.fromtimestamp(int(seconds), timezone.utc) if seconds else datetime.now(timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _provenance(loaded: LoadedModel) -> dict[str, str]:
-    found = {
-        **loaded.provenance,
-        # the folders of a workstation do not belong into what is shipped
-        "model": Path(loaded.provenance["model"]).name,
-        "python": platform.python_version(),
-        "edgecnn": __version__,
-        "onnx": require("onnx", "convert").__version__,
-        "onnxruntime": backend("ort").version(),
-    }
-    # some packages give their version as a string of a kind of their own
-    return {name: str(value) for name, value in found.items()}

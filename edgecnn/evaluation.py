@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecnn.auto import open_model
 from edgecnn.bundle import Bundle
 from edgecnn.datasets import Dataset, open_dataset
 from edgecnn.errors import InputError
-from edgecnn.loading import open_bundle, open_model
+from edgecnn.loading import open_bundle
 from edgecnn.metrics import (
     IOU_THRESHOLDS,
     average_precision,

@@ -1,7 +1,7 @@
-"""The rungs below fp32: INT8, INT8 with layers in float, fp16; each is kept only if it earns its place.
+"""The rungs below fp32 in ONNX: INT8, INT8 with layers in float, fp16; each has to earn its place.
 
 A rung has to hold the accuracy budget, and on this machine it has to be faster than fp32. What is meant for
-another engine (the placement ``tensorrt``) is judged for accuracy alone, in ONNX Runtime.
+another engine is judged for accuracy alone, in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from edgecnn.calibration import Samples
 from edgecnn.calibration.int8 import Int8Builder
@@ -25,88 +23,20 @@ from edgecnn.calibration.search import Choice, LayerSensitivity, fewest_float_la
 from edgecnn.calibration.sensitivity import layer_sensitivities
 from edgecnn.converters.onnx_fp16 import OnnxToFp16
 from edgecnn.errors import ModelError, require
-from edgecnn.judging import Judge, outputs_of
-from edgecnn.manifest import ArtifactEntry, Fidelity, FloatLayer, Network, Quantization
-from edgecnn.parity import compare
-from edgecnn.runtimes import Artifact, Outputs, Runtime, RuntimeOptions, backend
-from edgecnn.spec import ModelSpec
-from edgecnn.timing import SpeedComparison, compare_speed
+from edgecnn.manifest import ArtifactEntry, FloatLayer, Network, Quantization
+from edgecnn.rungs import Examiner, Rung
+from edgecnn.runtimes import Artifact
 
-__all__ = ["Compared", "Goal", "Ladder", "Precision", "Rung"]
+__all__ = ["Ladder", "OnStep", "OnWork"]
 
 log = logging.getLogger(__name__)
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 OnStep = Callable[[str, float], None]
 OnWork = Callable[[str, int, int], None]
 
 FP16_IMAGES = 4  # all tensors inside are in memory for these, twice
-SPEED_BATCH = {"window_detection": 64}
 FILES = {"cpu": "model.int8.onnx", "tensorrt": "model.int8.tensorrt.onnx", None: "model.fp16.onnx"}
 IDS = {"cpu": "onnx-int8", "tensorrt": "onnx-int8-tensorrt", None: "onnx-fp16"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What is asked for.
-
-    Attributes:
-        precision: ``fp16`` or ``int8``; ``fp32`` has no rungs.
-        placements: Styles of INT8 to write.
-        max_drop: Largest drop of the judge's metric; None accepts what parity accepts.
-        speed_gate: Keep only what is faster than fp32 here.
-        method: How ranges are chosen.
-        threads: Threads of the engine; None is all processors.
-    """
-
-    precision: Precision
-    placements: tuple[Placement, ...] = ("cpu",)
-    max_drop: float | None = None
-    speed_gate: bool = True
-    method: str = "auto"
-    threads: int | None = None
-
-    @property
-    def runs_here(self) -> bool:
-        """Something of it is meant for the engine of this machine."""
-        return "cpu" in self.placements
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """What fidelity is measured on: images uint8 (n, h, w, c), and the outputs expected for them."""
-
-    images: npt.NDArray[np.uint8]
-    reference: Outputs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rung:
-    """One artifact that was tried.
-
-    Attributes:
-        entry, fidelity, quantization: As in the manifest.
-        content: The bytes of the model.
-        speed: Against fp32 on this machine; None where it was not measured.
-        missed: The gate that it missed, or empty.
-        slow: It is not faster than fp32 here.
-        search: How its float layers were found; None where no search was needed.
-    """
-
-    entry: ArtifactEntry
-    content: bytes
-    fidelity: Fidelity
-    quantization: Quantization | None = None
-    speed: SpeedComparison | None = None
-    missed: str = ""
-    slow: bool = False
-    search: Choice | None = None
-
-    @property
-    def kept(self) -> bool:
-        """It met its gates."""
-        return not self.missed and not self.slow
 
 
 class Ladder:
@@ -122,24 +52,21 @@ class Ladder:
     def __init__(
         self,
         model: bytes,
-        spec: ModelSpec,
         network: Network,
         samples: Samples,
-        compared: Compared,
-        judge: Judge,
-        goal: Goal,
+        examiner: Examiner,
         *,
         opset: str,
         on_step: OnStep | None = None,
         on_work: OnWork | None = None,
     ) -> None:
-        """Take the canonical fp32 model, what is known of it, and what its artifacts are compared on."""
+        """Take the canonical fp32 model, what is known of it, and who tries its artifacts."""
         self.rungs: list[Rung] = []
         self.builder: Int8Builder | None = None
         self.sensitivities: dict[str, tuple[LayerSensitivity, ...]] = {}
         self.model_bytes = len(model)
-        self._model, self._spec, self._network = model, spec, network
-        self._samples, self._compared, self._judge, self._goal = samples, compared, judge, goal
+        self._model, self._network, self._samples = model, network, samples
+        self._examiner, self._goal = examiner, examiner.goal
         self._requires = {"opset": opset}
         self._step: OnStep = on_step or (lambda name, seconds: None)
         self._work: OnWork = on_work or (lambda what, done, total: None)
@@ -151,7 +78,8 @@ class Ladder:
                 rung = self._timed(f"int8 for {placement}", partial(self._int8, placement))
                 if rung.slow and not rung.missed:
                     self._instead()
-        elif self._goal.precision == "fp16":
+        elif self._goal.precision == "fp16" and set(self._goal.targets) != {"openvino"}:
+            # OpenVINO's own form of it comes from fp32
             self._timed("fp16", self._fp16)
         return self.rungs
 
@@ -219,7 +147,7 @@ class Ladder:
 
         return fewest_float_layers(
             sensitivities,
-            lambda kept: self._drop(builder.build(placement, kept)),
+            lambda kept: self._examiner.drop(Artifact("onnx", builder.build(placement, kept))),
             max_drop,
             on_trial=on_trial,
         )
@@ -248,7 +176,7 @@ class Ladder:
         onnx = require("onnx", "convert")
         half: bytes = OnnxToFp16()(onnx.load_from_string(self._model)).SerializeToString()
         rung = self._judged(None, half)
-        with self._open(self._model) as model:
+        with self._examiner.open(Artifact("onnx", self._model), "ort") as model:
             batch = model.inputs[0].shape[0]
         size = batch if isinstance(batch, int) else 1
         images = self._samples.images
@@ -262,53 +190,15 @@ class Ladder:
         )
 
     def _judged(self, placement: Placement | None, content: bytes) -> Rung:
-        """Compare an artifact with the reference, mark it, and time it where it is meant to run here."""
-        precision: Precision = "fp16" if placement is None else "int8"
-        with self._open(content) as model:
-            outputs = outputs_of(model, self._compared.images)
-            parity = compare(self._compared.reference, outputs, self._spec)
-            metric = self._judge.measure(model)
-            here = placement == "cpu" or (placement is None and self._goal.runs_here)
-            speed = self._speed(model) if here else None
-        missed = parity.missed(precision) or self._judge.missed(metric, self._goal.max_drop)
-        return Rung(
-            entry=ArtifactEntry(
-                id=IDS[placement],
-                format="onnx",
-                precision=precision,
-                placement=placement,
-                path=FILES[placement],
-                requires=self._requires,
-            ),
-            content=content,
-            fidelity=Fidelity(
-                id=IDS[placement],
-                runtime="ort",
-                n=parity.n,
-                max_abs=parity.max_abs,
-                mean_abs=parity.mean_abs,
-                cosine=parity.cosine,
-                agreement=parity.agreement,
-                metric=metric,
-                metric_fp32=self._judge.fp32,
-                drop=self._judge.fp32 - metric,
-            ),
-            speed=speed,
-            missed=missed,
-            slow=self._goal.speed_gate and speed is not None and not speed.faster,
+        """Try an artifact in ONNX Runtime, and time it where that is what it is meant for."""
+        entry = ArtifactEntry(
+            id=IDS[placement],
+            format="onnx",
+            precision="fp16" if placement is None else "int8",
+            placement=placement,
+            path=FILES[placement],
+            requires=self._requires,
         )
-
-    def _drop(self, content: bytes) -> float:
-        with self._open(content) as model:
-            return self._judge.fp32 - self._judge.measure(model)
-
-    def _speed(self, model: Runtime) -> SpeedComparison:
-        with self._open(self._model) as reference:
-            batch = reference.inputs[0].shape[0]
-            count = batch if isinstance(batch, int) else SPEED_BATCH.get(self._spec.task, 1)
-            images = np.resize(self._samples.images, (count, *self._samples.images.shape[1:]))
-            feeds = {reference.inputs[0].name: images}
-            return compare_speed(partial(model.run, feeds), partial(reference.run, feeds))
-
-    def _open(self, content: bytes) -> Runtime:
-        return backend("ort")(Artifact("onnx", content), RuntimeOptions(threads=self._goal.threads))
+        here = "onnx" in self._goal.targets and placement != "tensorrt"
+        against = Artifact("onnx", self._model) if here else None
+        return self._examiner.examine(entry, Artifact("onnx", content), against, "ort")

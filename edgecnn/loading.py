@@ -1,57 +1,24 @@
-"""From a bundle to a loaded model: which artifact, on which runtime."""
+"""From a bundle to a loaded model: which of its artifacts a runtime takes, and how it is opened."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgecnn.bundle import Bundle
-from edgecnn.errors import BundleError, InputError, MissingDependency, Unavailable
+from edgecnn.errors import BundleError, InputError
 from edgecnn.manifest import ArtifactEntry
-from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend, known
+from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
 
-__all__ = ["artifact_for", "bundle_path", "open_artifact", "open_bundle", "open_model"]
+if TYPE_CHECKING:
+    from edgecnn.engines import OnStale
 
+__all__ = ["artifact_for", "bundle_path", "check_precision", "open_artifact", "open_bundle", "read_artifact"]
 
-def open_model(
-    bundle: str | os.PathLike[str] | Bundle,
-    *,
-    runtime: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-) -> Runtime:
-    """Open the model of a bundle for raw tensors: ``open_model(path).run({"image": batch})``.
-
-    Args:
-        bundle: A path, an open `Bundle`, or the name of one that ships.
-        runtime: Name of a runtime, or ``auto``.
-        precision: ``fp32``, ``fp16``, ``int8``; ``auto`` is the first one that the bundle lists and the
-            runtime loads; what kept its accuracy at less cost is listed before fp32.
-        threads: Threads of one inference; None uses the processors this process may use.
-
-    Raises:
-        BundleError: The bundle is missing, altered or unsafe, or holds nothing of that precision.
-        Unavailable: No runtime on this machine can run it.
-    """
-    opened = open_bundle(bundle)
-    options = RuntimeOptions(threads=threads)
-    if runtime != "auto":
-        return _open(opened, backend(runtime), precision, options)
-    if precision != "auto" and precision not in {entry.precision for entry in opened.manifest.artifacts}:
-        there = ", ".join(entry.id for entry in opened.manifest.artifacts)
-        raise BundleError(f"{opened.path}: holds nothing in {precision}, but {there}")
-    reasons = []
-    for name in known():
-        kind = backend(name)
-        if not kind.is_engine:
-            continue
-        try:
-            kind.version()
-            return _open(opened, kind, precision, options)
-        except (MissingDependency, BundleError) as error:
-            reasons.append(f"{name}: {error}")
-    raise Unavailable(f"no runtime here can run {opened.path} ({'; '.join(reasons)})")
+PRECISIONS = ("int8", "fp16", "fp32")  # what costs least first
 
 
 def open_bundle(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
@@ -76,42 +43,111 @@ def bundle_path(bundle: str | os.PathLike[str]) -> Path:
     return shipped.get(name, Path(name))
 
 
-def artifact_for(bundle: Bundle, runtime: type[Runtime], precision: str = "auto") -> ArtifactEntry:
-    """The first artifact of a precision that a runtime can load and that is placed for it.
+def check_precision(precision: str) -> None:
+    """See that there is such a precision.
+
+    Raises:
+        InputError: There is not.
+    """
+    if precision not in ("auto", "fp32", "fp16", "int8"):
+        raise InputError(f"precision is auto, fp32, fp16 or int8, not {precision!r}")
+
+
+def artifact_for(
+    bundle: Bundle, runtime: type[Runtime], precision: str = "auto", prefer: Sequence[str] = ()
+) -> ArtifactEntry:
+    """The artifact that a runtime takes here.
+
+    Of what it can load and what is placed for it, its own format comes before others, an engine only where
+    it fits this device. Of a format it is the precision that the bundle lists first, which was the fastest
+    where it was made; where the runtime builds engines of its own, the precision that costs least.
+
+    Args:
+        bundle: The bundle.
+        runtime: What is to load it.
+        precision: The one to take; ``auto`` takes any.
+        prefer: Precisions in the order in which a device is known to run them best.
 
     Raises:
         InputError: There is no such precision.
         BundleError: There is no such artifact.
     """
-    if precision not in ("auto", "fp32", "fp16", "int8"):
-        raise InputError(f"precision is auto, fp32, fp16 or int8, not {precision!r}")
-    for entry in bundle.manifest.artifacts:
-        fits = entry.format in runtime.formats and entry.placement in (None, runtime.placement)
-        if fits and precision in ("auto", entry.precision):
-            return entry
+    check_precision(precision)
+    formats = (*runtime.formats, *runtime.builds_from)
+    fitting = [
+        entry
+        for entry in bundle.manifest.artifacts
+        if entry.format in formats
+        and precision in ("auto", entry.precision)
+        and entry.placement in (None, runtime.placement)
+        and _fits(entry)
+    ]
+    order = tuple(prefer) or (PRECISIONS if runtime.builds_from else ())
+    if fitting:
+        return min(
+            fitting,
+            key=lambda entry: (
+                formats.index(entry.format),
+                order.index(entry.precision) if entry.precision in order else len(order),
+            ),
+        )
     there = ", ".join(f"{entry.id} ({entry.format})" for entry in bundle.manifest.artifacts)
-    wanted = "" if precision == "auto" else f" in {precision}"
+    asked = "" if precision == "auto" else f" in {precision}"
     raise BundleError(
-        f"{bundle.path}: the runtime {runtime.name} takes {' or '.join(runtime.formats)}{wanted}, "
-        f"it holds {there}"
+        f"{bundle.path}: the runtime {runtime.name} takes {' or '.join(formats)}{asked}, it holds {there}"
     )
 
 
-def open_artifact(
-    bundle: Bundle, entry: ArtifactEntry, runtime: type[Runtime], options: RuntimeOptions
-) -> Runtime:
-    """Load one artifact of a bundle: its bytes are hashed, then handed to the engine."""
+def _fits(entry: ArtifactEntry) -> bool:
+    if entry.format != "tensorrt":
+        return True
+    from edgecnn.engine_cache import fits_here
+
+    return fits_here(entry.requires) is None
+
+
+def read_artifact(bundle: Bundle, entry: ArtifactEntry) -> Artifact:
+    """One artifact of a bundle for an engine; its bytes are hashed first."""
     manifest = bundle.manifest
-    artifact = Artifact(
+    return Artifact(
         format=entry.format,
         content=bundle.read(entry.path),
         name=str(bundle.path / entry.path),
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         precision=entry.precision,
+        placement=entry.placement,
+        weights=bundle.read(entry.weights) if entry.weights else b"",
     )
-    return runtime(artifact, options)
 
 
-def _open(bundle: Bundle, runtime: type[Runtime], precision: str, options: RuntimeOptions) -> Runtime:
-    return open_artifact(bundle, artifact_for(bundle, runtime, precision), runtime, options)
+def open_artifact(
+    bundle: Bundle,
+    entry: ArtifactEntry,
+    runtime: type[Runtime],
+    options: RuntimeOptions,
+    *,
+    on_stale: OnStale = "serve",
+) -> Runtime:
+    """Load one artifact of a bundle.
+
+    Args:
+        bundle: The bundle.
+        entry: Which of its artifacts.
+        runtime: What to load it with.
+        options: How.
+        on_stale: What to do where TensorRT's engine is yet to be built; see `edgecnn.engines`.
+    """
+    artifact = read_artifact(bundle, entry)
+    if entry.format not in runtime.builds_from:
+        return runtime(artifact, options)
+    from edgecnn.engines import open_on_tensorrt
+
+    def fallback() -> Runtime:
+        meanwhile = backend("ort")
+        serving = artifact_for(bundle, meanwhile)
+        return open_artifact(bundle, serving, meanwhile, RuntimeOptions(threads=options.threads))
+
+    return open_on_tensorrt(
+        artifact, options, fallback=fallback, on_stale=on_stale, batches=bundle.manifest.spec.batch_range
+    )

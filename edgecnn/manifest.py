@@ -104,6 +104,7 @@ class Fidelity(_Part, frozen=True, kw_only=True):
     Attributes:
         id: The artifact.
         runtime: The runtime that ran it.
+        compute: Arithmetic of its float layers; lower than ``f32`` only where a runtime can choose.
         n: Number of inputs.
         max_abs, mean_abs: Absolute differences over all values of all outputs.
         cosine: Cosine similarity over all inputs, the smallest of the outputs.
@@ -114,6 +115,7 @@ class Fidelity(_Part, frozen=True, kw_only=True):
 
     id: str
     runtime: str
+    compute: Literal["f32", "bf16"] = "f32"
     n: int
     max_abs: float
     mean_abs: float

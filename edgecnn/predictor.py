@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgecnn.auto import open_model
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
-from edgecnn.loading import open_bundle, open_model
+from edgecnn.loading import open_bundle
 from edgecnn.results import Classification, Detections, Result, Tensors
 from edgecnn.runtimes import Outputs, Runtime
 from edgecnn.spec import ModelSpec
@@ -29,12 +30,12 @@ from edgecnn.vision.windows import pyramid, window_batches
 
 if TYPE_CHECKING:
     from edgecnn.calibration.data import FrameSource
+    from edgecnn.engines import OnStale
 
 __all__ = ["Inference", "Predictor", "ScoredWindows", "load"]
 
 log = logging.getLogger(__name__)
 
-WINDOWS_A_BATCH = 64
 # a frame of 640×480 has this many windows of 16 px every 2 px
 WINDOWS_MANY = 100_000
 
@@ -99,7 +100,9 @@ class Inference:
         levels = pyramid((frame.shape[0], frame.shape[1]), self.spec)
         self._warn_of_many(sum(level.count for level in levels))
         scores, boxes, infer_s = [], [], 0.0
-        for windows, boxes_xyxy in window_batches(frame, levels, self.spec, self.batch(WINDOWS_A_BATCH)):
+        for windows, boxes_xyxy in window_batches(
+            frame, levels, self.spec, self.batch(self.spec.batch_range[1])
+        ):
             before = time.perf_counter()
             outputs = self.infer(windows)
             infer_s += time.perf_counter() - before
@@ -216,8 +219,10 @@ def load(
     bundle: str | os.PathLike[str] | Bundle = "face",
     *,
     runtime: str = "auto",
+    device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    on_stale: OnStale = "serve",
     threshold: float | None = None,
     min_size: int | None = None,
     smooth: int = 1,
@@ -226,9 +231,11 @@ def load(
 
     Args:
         bundle: A path, an open `Bundle`, or the name of one that ships: ``face``.
-        runtime: Name of a runtime, or ``auto``.
-        precision: ``fp32``, ``fp16``, ``int8``, or ``auto``; see `open_model`.
+        runtime: As `edgecnn.open_model`.
+        device: As `edgecnn.open_model`.
+        precision: As `edgecnn.open_model`.
         threads: Threads of one inference; None uses the processors this process may use.
+        on_stale: As `edgecnn.open_model`.
         threshold: Instead of the bundle's threshold and class thresholds.
         min_size: Instead of the bundle's smallest window, in source pixels (window detection).
         smooth: Average class scores over this many frames (classification of one stream).
@@ -240,7 +247,9 @@ def load(
     """
     opened = open_bundle(bundle)
     spec = _changed(opened.manifest.spec, threshold, min_size)
-    loaded = open_model(opened, runtime=runtime, precision=precision, threads=threads)
+    loaded = open_model(
+        opened, runtime=runtime, device=device, precision=precision, threads=threads, on_stale=on_stale
+    )
     return Predictor(opened, loaded, spec, smooth)
 
 

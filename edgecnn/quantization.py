@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,21 +18,23 @@ from edgecnn.bundle import (
     Bundle,
     checked_out,
     decode_npz,
-    write_bundle,
 )
 from edgecnn.calibration import RECIPES, Samples, check_samples, draw_samples
 from edgecnn.calibration.data import FrameSource
-from edgecnn.calibration.placement import Placement
 from edgecnn.calibration.selection import AUTO
+from edgecnn.compiled import openvino_rungs, with_engines
+from edgecnn.draft import Draft, save, with_rungs
 from edgecnn.errors import BundleError, GateMissed, InputError, MediaError
-from edgecnn.judging import Judge, judge_for, outputs_of, pool, telling_rows
-from edgecnn.ladder import Compared, Goal, Ladder, OnStep, OnWork, Precision, Rung
+from edgecnn.judging import judge_for, outputs_of, pool, telling_rows
+from edgecnn.ladder import Ladder, OnStep, OnWork
 from edgecnn.loading import open_bundle
-from edgecnn.manifest import Calibration, Evaluated, Fidelity, Manifest
+from edgecnn.manifest import Calibration, Evaluated
+from edgecnn.paths import replace_file
 from edgecnn.reporting import REPORT_NAME, report_page
+from edgecnn.rungs import PLACEMENTS, Compared, Examiner, Goal, Precision, Rung, marked
 from edgecnn.runtimes import Artifact, Outputs, RuntimeOptions, backend
 
-__all__ = ["CALIBRATION_SAMPLES", "MAX_DROP", "REAL_INPUTS", "Draft", "Request", "lower", "quantize", "save"]
+__all__ = ["CALIBRATION_SAMPLES", "MAX_DROP", "REAL_INPUTS", "Request", "lower", "quantize"]
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ CALIBRATION_SAMPLES = 128
 MAX_DROP = 0.01
 REAL_INPUTS = "{} is made for real inputs: pass some of them as calibration (--calib)"
 FP32_ID = "onnx-fp32"
-# placements that a target's engines take; ONNX Runtime is what there is for onnx
-PLACEMENTS: dict[str, Placement] = {"onnx": "cpu", "tensorrt": "tensorrt"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,20 +81,12 @@ class Request:
         budget = MAX_DROP if self.max_drop is None and self.evaluation is not None else self.max_drop
         return Goal(
             precision=self.precision,
-            placements=tuple(PLACEMENTS[name] for name in dict.fromkeys(self.target)),
+            targets=tuple(dict.fromkeys(self.target)),
             max_drop=budget,
             speed_gate=self.speed_gate,
             method=self.method,
             threads=self.threads,
         )
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A bundle before it is written: its manifest without files, and the files."""
-
-    manifest: Manifest
-    contents: Mapping[str, bytes]
 
 
 def quantize(
@@ -126,7 +117,8 @@ def quantize(
         calibration: Where samples come from: a folder, a video, an npz, frames (n, h, w, 3) uint8 BGR.
         samples: How many are drawn.
         precision: ``int8`` or ``fp16``.
-        target: ``onnx`` (any CPU), ``tensorrt`` (an ONNX file with Q/DQ where TensorRT wants it), or both.
+        target: What to write besides the ONNX that all else is made from: ``onnx`` (faster ONNX for any CPU),
+            ``openvino`` (IR), ``tensorrt`` (an ONNX file with Q/DQ where TensorRT wants it).
         evaluation: Labelled images (see `edgecnn.evaluate`), or any source of frames, whose decisions are
             compared with those of fp32. None compares on the samples.
         max_drop: The largest loss of the metric, a fraction; None is 0.01 with evaluation, else no budget.
@@ -178,6 +170,8 @@ def quantize(
     draft = lower(
         Draft(base, kept), drawn, samples, reference, request, path, on_step=on_step, on_work=on_work
     )
+    if "tensorrt" in request.target:
+        draft = with_engines(draft, on_step=on_step, on_work=on_work)
     return save(path, draft)
 
 
@@ -237,7 +231,7 @@ def lower(
     if original is not None:
         with backend("ort")(Artifact("onnx", model), options) as runtime:
             mark = judge.measure(runtime)
-    fp32_row = _marked(manifest.fidelity[0], judge, mark)
+    fp32_row = marked(manifest.fidelity[0], judge, mark)
     manifest = msgspec.structs.replace(
         manifest,
         fidelity=(fp32_row,),
@@ -245,20 +239,14 @@ def lower(
         evaluated=Evaluated(metric=judge.metric, source=judge.source, n=judge.n, max_drop=goal.max_drop),
     )
     spent = judge.missed(mark, goal.max_drop)
-    ladder = Ladder(
-        model,
-        manifest.spec,
-        network,
-        samples,
-        _with_golden(draft, samples, reference),
-        judge,
-        goal,
-        opset=fp32.requires["opset"],
-        on_step=on_step,
-        on_work=on_work,
-    )
+    opset = fp32.requires["opset"]
+    examiner = Examiner(_with_golden(draft, samples, reference), manifest.spec, judge, goal)
+    ladder = Ladder(model, network, samples, examiner, opset=opset, on_step=on_step, on_work=on_work)
     rungs = [] if spent else ladder.descend()
-    made = _with_rungs(manifest, rungs)
+    if "openvino" in goal.targets and not spent:
+        int8 = next((rung for rung in rungs if rung.entry.placement == "cpu" and not rung.missed), None)
+        rungs += openvino_rungs(model, int8, examiner, opset=opset, on_step=on_step)
+    made = with_rungs(manifest, rungs)
     failed = [
         (rung.missed, rung.fidelity)
         for rung in rungs
@@ -278,22 +266,12 @@ def lower(
             {**msgspec.structs.asdict(figures), "max_drop": goal.max_drop},
         )
     for rung in rungs:
-        if rung.slow and rung.speed is not None:
-            log.warning("%s: left out: %s", rung.entry.id, slow_text(rung))
+        if not rung.kept:
+            log.warning("%s: left out: %s", rung.entry.id, rung.missed or slow_text(rung))
     contents = {**draft.contents, REPORT_NAME: page.encode("utf-8")}
-    contents |= {rung.entry.path: rung.content for rung in rungs if rung.kept}
+    for rung in rungs:
+        contents |= rung.files if rung.kept else {}
     return Draft(made, contents)
-
-
-def save(out: Path, draft: Draft) -> Bundle:
-    """Write a draft, all of it or nothing."""
-    with write_bundle(out) as writer:
-        for path, content in draft.contents.items():
-            writer.add(path, content)
-        writer.finish(msgspec.structs.replace(draft.manifest, files=writer.files))
-    # what an earlier attempt that failed left
-    out.with_suffix(".report.html").unlink(missing_ok=True)
-    return Bundle(out)
 
 
 def slow_text(rung: Rung) -> str:
@@ -303,19 +281,6 @@ def slow_text(rung: Rung) -> str:
     return (
         f"it takes {rung.speed.candidate_ms:.2f} ms here, fp32 {rung.speed.reference_ms:.2f} ms "
         "(--no-speed-gate keeps it)"
-    )
-
-
-def _with_rungs(manifest: Manifest, rungs: Sequence[Rung]) -> Manifest:
-    """The manifest with the rungs that are kept; what this machine should run comes first."""
-    kept = [rung for rung in rungs if rung.kept]
-    here = [rung.entry for rung in kept if rung.speed is not None]
-    elsewhere = [rung.entry for rung in kept if rung.speed is None]
-    return msgspec.structs.replace(
-        manifest,
-        artifacts=(*here, *manifest.artifacts, *elsewhere),
-        fidelity=(*manifest.fidelity, *(rung.fidelity for rung in kept)),
-        quantization=tuple(rung.quantization for rung in kept if rung.quantization is not None),
     )
 
 
@@ -330,20 +295,11 @@ def _with_golden(draft: Draft, samples: Samples, reference: Outputs) -> Compared
     )
 
 
-def _marked(row: Fidelity, judge: Judge, mark: float) -> Fidelity:
-    return msgspec.structs.replace(row, metric=mark, metric_fp32=judge.fp32, drop=judge.fp32 - mark)
-
-
 def _write_report(path: Path, page: str) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(path)
+        replace_file(path, page.encode("utf-8"))
     except OSError as error:
         log.warning("%s: cannot be written (%s)", path, error.strerror)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _silent(what: str, done: int, total: int) -> None:

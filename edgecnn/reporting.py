@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.judging import Judge, outputs_of
-from edgecnn.ladder import Goal, Ladder, Rung
+from edgecnn.ladder import Ladder
 from edgecnn.manifest import Manifest
 from edgecnn.report import (
     ArtifactRow,
@@ -24,6 +24,7 @@ from edgecnn.report import (
     render,
 )
 from edgecnn.report import Samples as SamplesRow
+from edgecnn.rungs import Goal, Rung
 from edgecnn.runtimes import Artifact, Outputs, backend
 from edgecnn.spec import ModelSpec
 from edgecnn.timing import SpeedComparison
@@ -49,7 +50,8 @@ def report_page(
     missed: str,
 ) -> str:
     """The page for what a ladder tried; ``manifest`` holds what was kept, ``missed`` the gate, if any."""
-    first = next((rung for rung in ladder.rungs if rung.quantization is not None), None)
+    in_onnx = [rung for rung in ladder.rungs if rung.entry.format == "onnx"]
+    first = next((rung for rung in in_onnx if rung.quantization is not None), None)
     return render(
         Report(
             title=manifest.name,
@@ -62,7 +64,7 @@ def report_page(
             max_drop=goal.max_drop,
             layers=_layers(ladder, first, manifest) if first else (),
             ranges=_ranges(ladder, first) if first else (),
-            worst=_worst(first or ladder.rungs[0], samples, reference, manifest.spec) if ladder.rungs else (),
+            worst=_worst(first or in_onnx[0], samples, reference, manifest.spec) if in_onnx else (),
             samples=SamplesRow(samples.source, len(samples), tuple(warnings)),
             trials=_trials(first),
             pruning=_pruning(manifest),
@@ -97,7 +99,7 @@ def _row(rung: Rung) -> ArtifactRow:
         format=entry.format,
         precision=entry.precision,
         placement=entry.placement,
-        bytes=len(rung.content),
+        bytes=sum(map(len, rung.files.values())),
         latency_ms=rung.speed.candidate_ms if rung.speed else None,
         metric=fidelity.metric,
         metric_fp32=fidelity.metric_fp32,
@@ -118,6 +120,8 @@ def _times(speed: SpeedComparison) -> float:
 def _why(rung: Rung) -> str:
     if rung.missed:
         return rung.missed
+    if rung.in_bf16 is not None:
+        return f"in bfloat16 faster here, drop {rung.in_bf16.drop or 0:.4f}: chosen where a processor has it"
     if rung.speed is None:
         return "accuracy holds; its speed is for its own device to say"
     return f"{_times(rung.speed):.2f}× as fast as fp32 here" + (": not worth it" if rung.slow else "")

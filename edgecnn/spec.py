@@ -68,6 +68,7 @@ class WindowGeometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         min_size: Shorter side of the smallest window in source pixels; None is the model's own size.
         max_size: Shorter side of the largest window in source pixels; None is the frame's.
         box_scale: Size of the reported box relative to its window, about the same centre.
+        box_voting: Report the mean of the windows around a detection instead of its best window.
     """
 
     stride: int = 16
@@ -75,6 +76,7 @@ class WindowGeometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_size: int | None = None
     max_size: int | None = None
     box_scale: float = 1.0
+    box_voting: bool = False
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -237,6 +239,11 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def input_shape(self) -> tuple[int, int, int]:
         """Height, width, channels of one uint8 sample as artifacts take it."""
         return (*self.size_hw, self.channels)
+
+    @property
+    def batch_range(self) -> tuple[int, int, int]:
+        """Smallest, usual and largest batch that prediction gives a model that leaves it open."""
+        return (1, 64, 64) if self.task == "window_detection" else (1, 1, 8)
 
     def label(self, class_id: int) -> str:
         """Name of a class, or its number where the model has no labels."""

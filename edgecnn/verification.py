@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle
-from edgecnn.errors import BundleError, EdgeCnnError, MissingDependency
+from edgecnn.engine_cache import fits_here
+from edgecnn.errors import BundleError, EdgeCnnError, Unavailable
 from edgecnn.loading import artifact_for, open_artifact, open_bundle
 from edgecnn.manifest import ArtifactEntry
 from edgecnn.parity import Parity, compare
@@ -77,14 +78,21 @@ def verify(bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "all") -> 
     else:
         runtimes = [backend(runtime)]
         artifact_for(opened, runtimes[0])
-        runtimes[0].version()
+        runtimes[0].check_here()
     checks = [
         _check(opened, entry, kind, golden)
         for entry in opened.manifest.artifacts
         for kind in runtimes
-        if entry.format in kind.formats
+        if _is_for(opened, entry, kind)
     ]
     return Verification(tuple(checks))
+
+
+def _is_for(bundle: Bundle, entry: ArtifactEntry, kind: type[Runtime]) -> bool:
+    """It can load the artifact, which is placed for it or was measured on it where the bundle was made."""
+    measured = any((row.id, row.runtime) == (entry.id, kind.name) for row in bundle.manifest.fidelity)
+    placed = entry.placement in (None, kind.placement)
+    return entry.format in (*kind.formats, *kind.builds_from) and (placed or measured)
 
 
 def _golden(bundle: Bundle) -> dict[str, Any]:
@@ -106,12 +114,14 @@ def _check(
         return ArtifactCheck(entry.id, runtime.name, status, reason)
 
     try:
-        runtime.version()
-    except MissingDependency as error:
+        runtime.check_here()
+    except Unavailable as error:
         return outcome("skipped", str(error))
+    if entry.format == "tensorrt" and (reason := fits_here(entry.requires)):
+        return outcome("skipped", reason)
     reference = {k[len(GOLDEN_OUTPUT) :]: v for k, v in golden.items() if k.startswith(GOLDEN_OUTPUT)}
     try:
-        with open_artifact(bundle, entry, runtime, RuntimeOptions()) as model:
+        with open_artifact(bundle, entry, runtime, RuntimeOptions(), on_stale="wait") as model:
             outputs = model.run({model.inputs[0].name: golden[GOLDEN_INPUT]})
         parity = compare(reference, outputs, bundle.manifest.spec)
     except EdgeCnnError as error:
@@ -134,7 +144,9 @@ def _missed(parity: Parity, entry: ArtifactEntry, bundle: Bundle) -> str | None:
     An engine with other INT8 arithmetic, such as sums that saturate, differs by far more.
     """
     missed = parity.missed("fp32")
-    recorded = next((row for row in bundle.manifest.fidelity if row.id == entry.id), None)
+    recorded = next(
+        (row for row in bundle.manifest.fidelity if row.id == entry.id and row.compute == "f32"), None
+    )
     if entry.precision == "fp32" or missed is None:
         return missed
     if recorded is None:

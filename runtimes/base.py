@@ -144,6 +144,20 @@ class Runtime(ABC):
             MissingDependency: It is not installed; the message says how to get it.
         """
 
+    @classmethod
+    def check_here(cls) -> None:
+        """See whether this machine has what the engine runs on.
+
+        Raises:
+            Unavailable: It is not installed, or its device is missing; the message says which.
+        """
+        cls.version()
+
+    @classmethod
+    def computes(cls) -> tuple[str, ...]:
+        """Arithmetic for float layers that this machine has in hardware, of what options offer."""
+        return ("f32",)
+
     @abstractmethod
     def _load(self) -> None:
         """Open ``self.artifact`` and set ``inputs`` and ``outputs``."""

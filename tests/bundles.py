@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
@@ -76,3 +77,32 @@ def null_predictor(
     artifact = Artifact("null", None, "null", bundle.manifest.inputs, bundle.manifest.outputs)
     runtime = backend("null")(artifact, RuntimeOptions(), answer)  # type: ignore[call-arg]
     return Predictor(bundle, runtime, spec or bundle.manifest.spec, **options)
+
+
+def entry(
+    name: str, kind: str, precision: Any = "fp32", placement: Any = None, **requires: str
+) -> ArtifactEntry:
+    """An artifact; the second file of OpenVINO's stands beside it."""
+    second = f"{name}.bin" if kind == "openvino" else None
+    return ArtifactEntry(
+        id=name,
+        format=kind,
+        precision=precision,
+        placement=placement,
+        path=f"{name}.model",
+        weights=second,
+        requires=requires,
+    )
+
+
+def write_artifacts(path: Path, spec: ModelSpec, entries: Sequence[ArtifactEntry], **changes: Any) -> Bundle:
+    """A bundle that lists artifacts in this order; those in ONNX are `mean_color_model`, others no models."""
+    bundle = write_mean_color(path, spec)
+    with write_bundle(path) as writer:
+        for listed in entries:
+            writer.add(listed.path, mean_color_model(spec) if listed.format == "onnx" else b"no model")
+            if listed.weights is not None:
+                writer.add(listed.weights, b"no weights")
+        manifest = msgspec.structs.replace(bundle.manifest, artifacts=tuple(entries), **changes)
+        writer.finish(msgspec.structs.replace(manifest, files=writer.files))
+    return Bundle(path)

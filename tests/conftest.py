@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ from tests.shapes import SPEC, train_shapes_net
 
 # tiny networks: torch's threads would wait for one another longer than they compute
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the tests' own; and one runtime for all that do not ask: measuring each bundle takes long."""
+    settings = {"EDGECNN_CACHE": str(tmp_path_factory.mktemp("cache")), "EDGECNN_RUNTIME": "ort"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.release()
     from torchvision.models import resnet18
 
+    torch.manual_seed(0)
     torch.save(resnet18().state_dict(), folder / "net.pth")
     return folder
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import edgecnn
 from edgecnn import Detections
+from edgecnn.predictor import Inference
 from edgecnn.vision import pyramid
 from tests.paths import ROOT, data
 
@@ -83,7 +84,7 @@ def test_threads_and_batches_do_not_change_what_is_found(monkeypatch: pytest.Mon
     frame = np.ascontiguousarray(photographs.astronaut()[..., ::-1])
     results = []
     for threads, batch in ((1, 64), (2, 64), (1, 7)):
-        monkeypatch.setattr("edgecnn.predictor.WINDOWS_A_BATCH", batch)
+        monkeypatch.setattr(Inference, "batch", lambda self, wanted, batch=batch: batch)
         with edgecnn.load("face", threads=threads, min_size=64) as detector:
             assert sum(level.count for level in pyramid((512, 512), detector.spec)) > 1000
             results.append(detector(frame))

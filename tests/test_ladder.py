@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 import edgecnn
-from edgecnn import Bundle, ladder
+from edgecnn import Bundle, ladder, rungs
 from edgecnn.calibration import Samples, draw_samples
 from edgecnn.calibration.int8 import Int8Builder
 from edgecnn.errors import ModelError
 from edgecnn.judging import Judge, judge_for, outputs_of
-from edgecnn.ladder import Compared, Goal, Ladder
+from edgecnn.ladder import Ladder
+from edgecnn.rungs import Compared, Examiner, Goal
 from edgecnn.runtimes import Artifact, Runtime, backend
 from edgecnn.timing import SpeedComparison
 from tests import int8
@@ -26,8 +27,8 @@ from tests.int8 import CONV_MACS, FASTER, HEAD_MACS, SLOWER, clock
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of its own, and a machine on which all that is smaller is faster."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(ladder, "compare_speed", clock(FASTER))
+    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rungs, "compare_speed", clock(FASTER))
 
 
 def ladder_on(
@@ -50,12 +51,9 @@ def ladder_on(
         judge = judge or judge_for(None, spec, runtime, samples)
     return Ladder(
         model,
-        spec,
         network,
         samples,
-        Compared(samples.images, reference),
-        judge,
-        goal,
+        Examiner(Compared(samples.images, reference), spec, judge, goal),
         opset="20",
         on_step=on_step,
         on_work=on_work,
@@ -156,7 +154,7 @@ def test_int8_without_a_layer_in_int8_is_none(tmp_path: Path) -> None:
 def test_int8_that_is_slower_is_followed_by_fp16(
     shapes_bundle: Path, shapes_samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "compare_speed", clock(SLOWER, FASTER))
+    monkeypatch.setattr(rungs, "compare_speed", clock(SLOWER, FASTER))
     first, second = ladder_on(shapes_bundle, goal(), samples=shapes_samples).descend()
     assert (first.entry.id, first.slow, first.missed, first.kept) == ("onnx-int8", True, "", False)
     assert (second.entry.id, second.entry.precision, second.slow, second.kept) == (
@@ -168,7 +166,7 @@ def test_int8_that_is_slower_is_followed_by_fp16(
 def test_speed_gate_that_is_off_keeps_what_is_slower(
     shapes_bundle: Path, shapes_samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "compare_speed", clock(SLOWER))
+    monkeypatch.setattr(rungs, "compare_speed", clock(SLOWER))
     (rung,) = ladder_on(shapes_bundle, goal(speed_gate=False), samples=shapes_samples).descend()
     assert rung.kept
     assert rung.speed is not None
@@ -181,8 +179,8 @@ def test_what_is_for_another_engine_is_not_timed(
     def never(candidate: object, reference: object) -> SpeedComparison:
         raise AssertionError("was timed")
 
-    monkeypatch.setattr(ladder, "compare_speed", never)
-    (rung,) = ladder_on(shapes_bundle, goal(placements=("tensorrt",)), samples=shapes_samples).descend()
+    monkeypatch.setattr(rungs, "compare_speed", never)
+    (rung,) = ladder_on(shapes_bundle, goal(targets=("tensorrt",)), samples=shapes_samples).descend()
     assert (rung.entry.id, rung.entry.placement, rung.kept, rung.speed) == (
         "onnx-int8-tensorrt", "tensorrt", True, None
     )  # fmt: skip
@@ -200,8 +198,8 @@ def test_network_is_observed_once_for_all_placements(
             super().__init__(*args, **options)
 
     monkeypatch.setattr(ladder, "Int8Builder", Counted)
-    rungs = ladder_on(shapes_bundle, goal(placements=("cpu", "tensorrt")), samples=shapes_samples).descend()
-    assert [rung.entry.placement for rung in rungs] == ["cpu", "tensorrt"]
+    tried = ladder_on(shapes_bundle, goal(targets=("onnx", "tensorrt")), samples=shapes_samples).descend()
+    assert [rung.entry.placement for rung in tried] == ["cpu", "tensorrt"]
     assert built == ["builder"]
 
 
@@ -229,7 +227,7 @@ def _timed_on(bundle: Path, samples: Samples | None, monkeypatch: pytest.MonkeyP
         sizes.update(len(call()["scores"]) for call in (candidate, reference))
         return SpeedComparison(1.0, 2.0, 0.5, 1)
 
-    monkeypatch.setattr(ladder, "compare_speed", compared)
+    monkeypatch.setattr(rungs, "compare_speed", compared)
     ladder_on(bundle, goal(precision="fp16"), samples=samples).descend()
     return sizes
 
@@ -271,7 +269,7 @@ def test_network_that_fp16_cannot_hold_is_no_error_where_nobody_asked_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = convert(Vast(), tmp_path / "vast.edge")
-    monkeypatch.setattr(ladder, "compare_speed", clock(SLOWER))
+    monkeypatch.setattr(rungs, "compare_speed", clock(SLOWER))
     (rung,) = ladder_on(bundle, goal()).descend()
     assert (rung.entry.id, rung.slow) == ("onnx-int8", True)
     (line,) = [record.getMessage() for record in caplog.records if record.name == "edgecnn.ladder"]

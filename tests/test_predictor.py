@@ -273,7 +273,9 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_no_runtime_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mean_color(tmp_path / "a.edge", PHOTO)
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.delenv("EDGECNN_RUNTIME")
+    for name in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(Unavailable, match=re.escape("pip install 'edgecnn[cpu]'")) as caught:
         edgecnn.load(tmp_path / "a.edge")
     assert not isinstance(caught.value, MissingDependency)

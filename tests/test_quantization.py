@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import edgecnn
-from edgecnn import Bundle, ModelSpec, ladder, quantization
+from edgecnn import Bundle, ModelSpec, quantization, rungs
 from edgecnn.bundle import write_bundle
 from edgecnn.errors import BundleError, EdgeCnnError, GateMissed, InputError, MediaError
 from edgecnn.judging import Judge
@@ -29,8 +29,8 @@ FRAMES = int8.frames()
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of its own, and a machine on which all that is smaller is faster."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(ladder, "compare_speed", clock(FASTER))
+    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rungs, "compare_speed", clock(FASTER))
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_int8_that_decides_otherwise_is_no_bundle_without_a_budget_either(
 def test_int8_that_is_slower_here_gives_way_to_fp16(
     shapes_bundle: Path, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ladder, "compare_speed", clock(SLOWER, FASTER))
+    monkeypatch.setattr(rungs, "compare_speed", clock(SLOWER, FASTER))
     bundle = quantize(shapes_bundle, out, calibration=shape_frames(), samples=32)
     assert ids(bundle) == ["onnx-fp16", "onnx-fp32"]
     assert bundle.manifest.quantization == ()
@@ -264,7 +264,7 @@ def test_int8_that_is_slower_here_gives_way_to_fp16(
 def test_fp32_alone_where_nothing_is_faster(
     shapes_bundle: Path, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ladder, "compare_speed", clock(SLOWER))
+    monkeypatch.setattr(rungs, "compare_speed", clock(SLOWER))
     bundle = quantize(shapes_bundle, out, calibration=shape_frames(), samples=32)
     assert ids(bundle) == ["onnx-fp32"]
     assert {file.path for file in bundle.manifest.files} == {"model.onnx", "golden.npz", "report.html"}
@@ -368,8 +368,8 @@ def test_doubts_about_samples_are_told(
 
 BAD: list[tuple[dict[str, Any], type[EdgeCnnError], str]] = [
     ({"precision": "int4"}, InputError, "precision is fp32, fp16 or int8, not 'int4'"),
-    ({"target": ("onnx", "tflite")}, InputError, "target: 'tflite' is not onnx, tensorrt"),
-    ({"target": ()}, InputError, "target: none is given of onnx, tensorrt"),
+    ({"target": ("onnx", "tflite")}, InputError, "target: 'tflite' is not onnx, openvino, tensorrt"),
+    ({"target": ()}, InputError, "target: none is given of onnx, openvino, tensorrt"),
     ({"target": "onnx"}, InputError, r"target is a list of names, such as \['onnx'\], not 'onnx'"),
     ({"method": "kl"}, InputError, "method is auto, minmax, .*, not 'kl'"),
     ({"max_drop": 1.5}, InputError, r"max_drop is a fraction in 0\.\.1 \(0.005 for half a point\), not 1.5"),

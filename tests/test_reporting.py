@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import edgecnn
-from edgecnn import ladder
+from edgecnn import rungs
 from edgecnn.errors import GateMissed
 from edgecnn.reporting import REPORT_NAME
 from tests import int8
@@ -59,8 +59,8 @@ class Page(HTMLParser):
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of its own, and a machine on which all that is smaller is faster."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(ladder, "compare_speed", clock(FASTER))
+    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rungs, "compare_speed", clock(FASTER))
 
 
 def page_of(bundle: Path, out: Path, **options: Any) -> Page:
@@ -131,7 +131,7 @@ def test_page_where_nothing_is_faster(
     two_scales_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was tried is shown all the same."""
-    monkeypatch.setattr(ladder, "compare_speed", clock(SLOWER))
+    monkeypatch.setattr(rungs, "compare_speed", clock(SLOWER))
     page = page_of(two_scales_bundle, tmp_path / "small.edge")
     assert "Nothing smaller is faster than fp32 here: the bundle holds fp32 alone." in page.verdict
     assert page.sections["Artifacts"].count("0.67× as fast as fp32 here: not worth it") == 2

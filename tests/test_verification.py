@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 
 import edgecnn
-from edgecnn import ModelSpec
+from edgecnn import Bundle, ModelSpec, engine_cache, verification
 from edgecnn.bundle import encode_npz, write_bundle
-from edgecnn.errors import BundleError, InputError, MissingDependency
-from edgecnn.manifest import Fidelity
+from edgecnn.engine_cache import Target
+from edgecnn.errors import BundleError, InputError, MissingDependency, Unavailable
+from edgecnn.manifest import ArtifactEntry, Fidelity
 from edgecnn.parity import compare
+from edgecnn.runtimes import tensorrt
 from tests.bundles import mean_color_model, write_mean_color
+from tests.gpu import without_gpu
 
 SPEC = ModelSpec(task="classification", size_hw=(4, 4), activation="none")
 ONE = ModelSpec(task="window_detection", size_hw=(4, 4), activation="sigmoid")
@@ -23,7 +27,7 @@ ONE = ModelSpec(task="window_detection", size_hw=(4, 4), activation="sigmoid")
 
 def test_good_bundle_passes(tmp_path: Path) -> None:
     write_mean_color(tmp_path / "a.edge", SPEC)
-    result = edgecnn.verify(tmp_path / "a.edge")
+    result = edgecnn.verify(tmp_path / "a.edge", runtime="ort")
     assert result.ok
     (check,) = result.artifacts
     assert (check.id, check.runtime, check.status, check.agreement) == ("onnx-fp32", "ort", "ok", 1.0)
@@ -55,13 +59,100 @@ def test_device_that_computes_something_else_fails(tmp_path: Path, change: float
 
 def test_runtime_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mean_color(tmp_path / "a.edge", SPEC)
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(verification, "known", lambda: ["null", "ort"])
     result = edgecnn.verify(tmp_path / "a.edge")
     assert not result.ok
-    assert result.artifacts[0].status == "skipped"
-    assert "pip install" in result.artifacts[0].reason
+    (check,) = result.artifacts
+    assert (check.runtime, check.status) == ("ort", "skipped")
+    assert "pip install" in check.reason
     with pytest.raises(MissingDependency):
         edgecnn.verify(tmp_path / "a.edge", runtime="ort")
+
+
+def test_every_engine_that_is_here_is_asked(tmp_path: Path) -> None:
+    write_mean_color(tmp_path / "a.edge", SPEC)
+    result = edgecnn.verify(tmp_path / "a.edge")
+    assert [check.runtime for check in result.artifacts] == ["openvino", "ort", "tensorrt"]
+    for check in result.artifacts:
+        assert (check.status == "ok") == (check.agreement == 1.0)
+        assert (check.status == "skipped") == bool(check.reason)
+    assert result.ok
+
+
+def with_engine(path: Path, **requires: str) -> Bundle:
+    """The bundle with an engine in it, built for something."""
+    manifest = write_mean_color(path, SPEC).manifest
+    golden = edgecnn.Bundle(path).golden()
+    entry = ArtifactEntry(
+        id="tensorrt-fp32-sm89",
+        format="tensorrt",
+        precision="fp32",
+        placement="tensorrt",
+        path="tensorrt/model.fp32.sm89.engine",
+        requires={"flavor": "tensorrt_rtx", "tensorrt": "1.7.1", "compute_capability": "8.9", **requires},
+    )
+    with write_bundle(path) as writer:
+        writer.add("model.onnx", mean_color_model(SPEC))
+        writer.add("golden.npz", encode_npz(golden or {}))
+        writer.add(entry.path, b"machine code of another GPU")
+        artifacts = (*manifest.artifacts, entry)
+        writer.finish(msgspec.structs.replace(manifest, files=writer.files, artifacts=artifacts))
+    return edgecnn.Bundle(path)
+
+
+@pytest.fixture
+def ada(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with TensorRT for RTX and a GPU, as far as anyone can see who does not use it."""
+    here = Target(flavor="tensorrt_rtx", tensorrt="1.7.1", compute_capability="8.9")
+    monkeypatch.setattr(engine_cache, "target_here", lambda: here)
+    monkeypatch.setattr(tensorrt.Backend, "check_here", classmethod(lambda cls: None))
+
+
+@pytest.mark.usefixtures("ada")
+@pytest.mark.parametrize("change", [{"compute_capability": "8.6"}, {"tensorrt": "1.3.0"}])
+def test_engine_of_another_device_is_skipped(tmp_path: Path, change: dict[str, str]) -> None:
+    result = edgecnn.verify(with_engine(tmp_path / "a.edge", **change))
+    check = next(check for check in result.artifacts if check.id == "tensorrt-fp32-sm89")
+    assert (check.runtime, check.status) == ("tensorrt", "skipped")
+    (value,) = change.values()
+    assert value in check.reason
+    assert "here is tensorrt_rtx 1.7.1 and compute capability 8.9" in check.reason
+
+
+@pytest.mark.usefixtures("ada")
+def test_engine_that_should_fit_and_does_not_load_fails(tmp_path: Path) -> None:
+    result = edgecnn.verify(with_engine(tmp_path / "a.edge"))
+    check = next(check for check in result.artifacts if check.id == "tensorrt-fp32-sm89")
+    assert (check.status, result.ok) == ("failed", False)
+
+
+def test_engine_is_skipped_where_there_is_no_gpu(tmp_path: Path) -> None:
+    without_gpu()
+    path = with_engine(tmp_path / "a.edge").path
+    result = edgecnn.verify(path)
+    assert result.ok
+    (check,) = (check for check in result.artifacts if check.id == "tensorrt-fp32-sm89")
+    assert check.status == "skipped"
+    with pytest.raises(Unavailable):
+        edgecnn.verify(path, runtime="tensorrt")
+
+
+def test_int8_of_tensorrt_runs_where_it_was_measured_and_nowhere_else(tmp_path: Path) -> None:
+    bundle = write_mean_color(tmp_path / "a.edge", SPEC)
+    golden, manifest = bundle.golden(), bundle.manifest
+    assert golden is not None
+    entry = msgspec.structs.replace(manifest.artifacts[0], precision="int8", placement="tensorrt")
+    row = Fidelity(id=entry.id, runtime="ort", n=1, max_abs=0.1, mean_abs=0.1, cosine=1, agreement=1)
+    with write_bundle(bundle.path) as writer:
+        writer.add("model.onnx", mean_color_model(SPEC))
+        writer.add("golden.npz", encode_npz(golden))
+        writer.finish(
+            msgspec.structs.replace(manifest, files=writer.files, artifacts=(entry,), fidelity=(row,))
+        )
+    found = {check.runtime: check.status for check in edgecnn.verify(bundle.path).artifacts}
+    assert set(found) == {"ort", "tensorrt"}
+    assert found["ort"] == "ok"
 
 
 def test_bundle_without_golden_tensors(tmp_path: Path) -> None:
@@ -105,7 +196,7 @@ def test_int8_may_differ_as_much_as_where_it_was_made(tmp_path: Path, recorded: 
         writer.finish(
             msgspec.structs.replace(manifest, files=writer.files, artifacts=artifacts, fidelity=(row,))
         )
-    (check,) = edgecnn.verify(tmp_path / "a.edge").artifacts
+    (check,) = edgecnn.verify(tmp_path / "a.edge", runtime="ort").artifacts
     assert check.status == status
     assert ("where the bundle was made by 0.02" in check.reason) == (status == "failed")
 

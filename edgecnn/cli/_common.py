@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from edgecnn.bundle import Bundle
-    from edgecnn.manifest import Fidelity
+from edgecnn.cli._line import StatusLine, note, progress_text, status_line
 
 __all__ = [
-    "accuracy_lines",
-    "artifact_table",
     "echo",
-    "fidelity_table",
     "figure",
     "human_bytes",
     "is_quiet",
     "is_verbose",
     "json_flag",
-    "measured_on",
     "once",
     "precision_option",
     "print_json",
@@ -43,10 +36,10 @@ _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DE
 
 
 class _Stderr(logging.Handler):
-    """Writes to what stderr is at that moment, so that a live display can put lines above itself."""
+    """Writes to what stderr is at that moment, above the line that shows what goes on."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"edgecnn: {record.levelname.lower()}: {self.format(record)}", file=sys.stderr)  # noqa: T201
+        note(f"edgecnn: {record.levelname.lower()}: {self.format(record)}")
 
 
 def verbosity(function: F) -> F:
@@ -164,85 +157,6 @@ def figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def artifact_table(bundle: Bundle) -> str:
-    """What a bundle holds for which engines."""
-    rows = [["artifact", "format", "precision", "size", "file", "needs"]]
-    rows += [
-        [
-            entry.id,
-            entry.format,
-            entry.precision,
-            human_bytes(bundle.file(entry.path).bytes),
-            entry.path,
-            ", ".join(f"{name} {value}" for name, value in entry.requires.items()),
-        ]
-        for entry in bundle.manifest.artifacts
-    ]
-    return table(rows)
-
-
-def fidelity_table(fidelity: Sequence[Fidelity]) -> str:
-    """How close each artifact is to the model it was made from."""
-    rows = [["artifact", "runtime", "inputs", "max |difference|", "cosine", "agreement"]]
-    rows += [
-        [
-            row.id,
-            row.runtime,
-            str(row.n),
-            figure(row.max_abs, ".3g"),
-            figure(row.cosine, ".6f"),
-            figure(row.agreement, ".1%"),
-        ]
-        for row in fidelity
-    ]
-    return table(rows)
-
-
-def accuracy_lines(bundle: Bundle) -> list[str]:
-    """What the artifacts score, which layers stay in float, what was cut; empty where nobody asked."""
-    manifest = bundle.manifest
-    if manifest.evaluated is None:
-        return []
-    metric = manifest.evaluated.metric
-    rows = [["artifact", metric, "drop", "int8 MACs", "kept in float"]]
-    int8 = {entry.artifact: entry for entry in manifest.quantization}
-    for row in manifest.fidelity:
-        made = int8.get(row.id)
-        rows.append(
-            [
-                row.id,
-                figure(row.metric, ".4f"),
-                figure(row.drop, "+.4f"),
-                "-" if made is None else f"{made.int8_macs_share:.1%}",
-                ", ".join(f"{kept.layer} ({kept.macs_share:.1%})" for kept in made.kept_float)
-                if made
-                else "",
-            ]
-        )
-    on = f"  {metric} on {manifest.evaluated.n} inputs from {manifest.evaluated.source}"
-    budget = manifest.evaluated.max_drop
-    lines = [f"{table(rows)}\n{on}" + ("" if budget is None else f", budget {budget:g}")]
-    if manifest.pruning is not None:
-        cut = manifest.pruning
-        lines.append(
-            f"  pruned: {cut.macs_before / 1e6:.1f} M to {cut.macs_after / 1e6:.1f} M multiply-accumulates, "
-            f"{cut.params_before} to {cut.params_after} parameters"
-        )
-        kept = [f"{layer.layer} ({layer.reason})" for layer in cut.layers if layer.reason]
-        if kept:
-            lines[-1] += f"\n  cannot be pruned: {'; '.join(kept)}"
-    return lines
-
-
-def measured_on(bundle: Bundle) -> list[str]:
-    """The line that says which inputs the fidelity was measured on; none where that is not known."""
-    calibration = bundle.manifest.calibration
-    if calibration is None:
-        return []
-    made_up = " (made up: convert with --calib for figures on real inputs)" if calibration.generated else ""
-    return [f"  measured on {calibration.n} inputs from {calibration.source}{made_up}"]
-
-
 @dataclass(frozen=True)
 class Reporter:
     """Takes what long work tells of itself.
@@ -279,42 +193,23 @@ def step_reporter(doing: str) -> Iterator[Reporter]:
 class Bar:
     """A bar that shows one thing after another; nothing where there is no terminal."""
 
-    def __init__(self, progress: Progress, live: bool) -> None:
-        self.live = live
-        self._progress = progress
+    def __init__(self, line: StatusLine) -> None:
+        self.live = line.visible
+        self._line = line
         self._what = ""
-        self._task: TaskID | None = None
+        self._begun_s = 0.0
 
     def show(self, what: str, done: int, total: int) -> None:
         """Show what is under way; a total of 0 is not known. Something new starts its own time left."""
-        if not self.live:
-            return
         if what != self._what:
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(what, total=total or None)
-            self._what = what
-        if self._task is not None:
-            self._progress.update(self._task, completed=done, total=total or None)
+            self._what, self._begun_s = what, time.monotonic()
+        self._line.show(progress_text(what, done, total, time.monotonic() - self._begun_s))
 
 
 @contextmanager
 def progress_bar(doing: str) -> Iterator[Bar]:
     """Show a bar with the time left on stderr, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    live = console.is_terminal and not is_quiet()
-    with Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, disable=not live
-    ) as progress:
-        bar = Bar(progress, live)
+    with status_line(not is_quiet()) as line:
+        bar = Bar(line)
         bar.show(doing, 0, 0)
         yield bar

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from edgecnn.cli import _common
+from edgecnn.cli import _cards, _common
 from edgecnn.errors import GateMissed
 
 if TYPE_CHECKING:
@@ -36,18 +36,20 @@ FIDELITY_KEYS = ("id", "runtime", "n", "max_abs", "cosine", "agreement", "metric
 )
 @click.option("--batch", type=click.IntRange(1), help="Fix the batch size; any size is accepted otherwise.")
 @click.option(
+    "--device",
+    metavar="PROFILE",
+    help="Convert for this device, such as jetson-orin-nano or x86; edgecnn doctor names this machine's.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="Add an artifact of this precision; fp32 stays in the bundle.",
+    help="Add artifacts of this precision; fp32 stays in the bundle. Default: fp32, or with --calib what "
+    "suits the device.",
 )
 @click.option(
     "--target",
-    default="onnx",
-    show_default=True,
     metavar="NAME,…",
-    help="What int8 is placed for: onnx (any CPU), tensorrt.",
+    help="What to write for: onnx (any CPU), openvino, tensorrt. Default: onnx, or what suits the device.",
 )
 @click.option(
     "--eval",
@@ -78,7 +80,7 @@ FIDELITY_KEYS = ("id", "runtime", "n", "max_abs", "cosine", "agreement", "metric
 )
 @_common.json_flag
 @_common.verbosity
-def command(model: str, target: str, max_latency: float | None, as_json: bool, **options: Any) -> None:
+def command(model: str, target: str | None, max_latency: float | None, as_json: bool, **options: Any) -> None:
     """Convert MODEL to a bundle and prove that it computes the same.
 
     MODEL is torchvision:NAME, package.module:factory, path/file.py:factory, model.pt2 or model.onnx.
@@ -87,6 +89,7 @@ def command(model: str, target: str, max_latency: float | None, as_json: bool, *
     edgecnn convert torchvision:mobilenet_v2 -o net.edge --calib photos/
     edgecnn convert net.py:Net --spec net.toml --weights net.safetensors -o net.edge
     edgecnn convert net.py:Net --spec net.toml -o net.edge --precision int8 --calib photos/ --eval val/
+    edgecnn convert net.onnx --spec net.toml -o net.edge --device jetson-orin-nano --calib photos/
     """
     from edgecnn.conversion import convert
 
@@ -100,7 +103,7 @@ def command(model: str, target: str, max_latency: float | None, as_json: bool, *
 
             bundle = convert(
                 model,
-                target=tuple(part.strip() for part in target.split(",")),
+                target=tuple(part.strip() for part in target.split(",")) if target is not None else None,
                 max_latency_ms=max_latency,
                 on_step=on_step,
                 on_work=report.work,
@@ -140,6 +143,7 @@ def _facts(bundle: Bundle, steps: list[dict[str, Any]]) -> dict[str, Any]:
             "met": True,
             "kept_float": sorted({kept.layer for made in manifest.quantization for kept in made.kept_float}),
         },
+        "device": msgspec.to_builtins(manifest.device),
     }
 
 
@@ -155,6 +159,7 @@ def _refused(missed: GateMissed, steps: list[dict[str, Any]]) -> dict[str, Any]:
             "met": False,
             "kept_float": [],
         },
+        "device": None,
     }
 
 
@@ -167,23 +172,24 @@ def _headline(bundle: Bundle) -> str:
     evaluated = bundle.manifest.evaluated
     if evaluated is None:
         return f"{bundle.path} is written and agrees with the model"
-    marks = {row.id: row.metric for row in bundle.manifest.fidelity}
-    first = bundle.manifest.artifacts[0].id
+    rows = bundle.manifest.fidelity
+    precision = {entry.id: entry.precision for entry in bundle.manifest.artifacts}
+    row = next((row for row in rows if precision[row.id] != "fp32"), rows[0])
     budget = (
         "no budget was set" if evaluated.max_drop is None else f"within the budget of {evaluated.max_drop:g}"
     )
-    whole = bundle.manifest.fidelity[0].metric_fp32
     return (
-        f"{bundle.path} is written: {evaluated.metric} of {first} is {_common.figure(marks[first], '.4f')}, "
-        f"of the original {_common.figure(whole, '.4f')} ({budget})"
+        f"{bundle.path} is written: {evaluated.metric} of {row.id} is {_common.figure(row.metric, '.4f')}, "
+        f"of the original {_common.figure(row.metric_fp32, '.4f')} ({budget})"
     )
 
 
 def _card(bundle: Bundle) -> str:
-    parts = [_headline(bundle), _common.artifact_table(bundle)]
-    parts.append(_common.fidelity_table(bundle.manifest.fidelity))
-    parts += _common.measured_on(bundle)
-    parts += _common.accuracy_lines(bundle)
+    parts = [_headline(bundle), _cards.artifact_table(bundle)]
+    parts.append(_cards.fidelity_table(bundle.manifest.fidelity))
+    parts += _cards.measured_on(bundle)
+    parts += _cards.accuracy_lines(bundle)
+    parts += _cards.device_lines(bundle)
     if any(file.path == REPORT for file in bundle.manifest.files):
         parts.append(f"  {bundle.path / REPORT} shows layers, ranges and the worst inputs")
     return "\n\n".join(parts)

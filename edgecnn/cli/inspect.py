@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgecnn.cli import _common
+from edgecnn.cli import _cards, _common
 
 if TYPE_CHECKING:
     from edgecnn.bundle import Bundle
@@ -23,7 +23,7 @@ LABELS_SHOWN = 8
 @_common.json_flag
 @_common.verbosity
 def command(bundle: str, as_json: bool) -> None:
-    """Show what BUNDLE expects, gives and contains; -v lists its layers."""
+    """Show what BUNDLE expects, gives and contains, and how it runs here; -v lists its layers."""
     from edgecnn.loading import open_bundle
 
     opened = open_bundle(bundle)
@@ -34,12 +34,16 @@ def command(bundle: str, as_json: bool) -> None:
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:
+    from edgecnn.auto import explain
+
     facts = bundle.manifest.to_dict()
     network = facts["network"] or {"layers": [], "params": None, "macs": None}
-    return {**facts, **network, "input": facts["inputs"][0]}
+    return {**facts, **network, "input": facts["inputs"][0], "auto": explain(bundle)}
 
 
 def _card(bundle: Bundle) -> str:
+    from edgecnn.auto import explain
+
     manifest, spec = bundle.manifest, bundle.manifest.spec
     rows = [("bundle", f"{manifest.name} ({bundle.path})"), ("made", manifest.created), ("task", spec.task)]
     rows += [("input", _tensor(info)) for info in manifest.inputs]
@@ -54,10 +58,12 @@ def _card(bundle: Bundle) -> str:
     rows += [("", f"{name}: {value}") for name, value in manifest.provenance.items()]
     width = max(len(name) for name, _ in rows)
     parts = ["\n".join(f"{name.ljust(width)}  {text}" for name, text in rows)]
-    parts.append(_common.artifact_table(bundle))
+    parts.append(_cards.artifact_table(bundle))
     if manifest.fidelity:
-        parts.append(_common.fidelity_table(manifest.fidelity))
-    parts += _common.measured_on(bundle)
+        parts.append(_cards.fidelity_table(manifest.fidelity))
+    parts += _cards.measured_on(bundle)
+    parts += _cards.device_lines(bundle)
+    parts.append(f"  runs here: {explain(bundle)}")
     if manifest.network is not None and _common.is_verbose():
         parts.append(_layers(manifest.network.layers))
     return "\n\n".join(parts)

@@ -6,14 +6,14 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgecnn.cli import _common
+from edgecnn.cli._line import status_line
 
 if TYPE_CHECKING:
     from edgecnn.results import Result
@@ -130,9 +130,15 @@ def command(
             sinks.insert(0, open_json(json_path, opened))
         tally = _Tally(opened)
         try:
-            with _live_line(tally, visible=json_path != "-"):
+            with status_line(json_path != "-" and not _common.is_quiet()) as line:
+                line.show(str(tally))
+
+                def on_frame(frame: Frame, result: Result) -> None:
+                    tally.add(frame, result)
+                    line.show(str(tally))
+
                 summary = run_stream(
-                    predictor, opened, sinks, max_frames=max_frames, duration_s=duration, on_frame=tally.add
+                    predictor, opened, sinks, max_frames=max_frames, duration_s=duration, on_frame=on_frame
                 )
         except Interrupted as interrupted:
             _report(interrupted.summary, tally, predictor.runtime.name, json_path, save)
@@ -192,26 +198,6 @@ def _found(result: Result) -> str:
     if isinstance(result, Classification):
         return f"{result.labels[0]} {result.scores[0]:.2f}" if len(result) else "no class"
     return ", ".join(result.arrays)
-
-
-@contextmanager
-def _live_line(tally: _Tally, visible: bool) -> Iterator[None]:
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    console = Console(stderr=True)
-    if not (visible and console.is_terminal) or _common.is_quiet():
-        yield
-        return
-
-    def line() -> Text:
-        return Text(str(tally), no_wrap=True, overflow="ellipsis")
-
-    with Live(
-        get_renderable=line, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
-    ):
-        yield
 
 
 def _report(

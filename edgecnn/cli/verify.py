@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import click
 
 from edgecnn.cli import _common
@@ -39,9 +41,12 @@ def command(bundle: str, runtime: str, as_json: bool) -> None:
             for row in found.artifacts
         ]
         _common.echo(_common.table(rows, indent=""))
+        reasons = defaultdict(list)
         for row in found.artifacts:
             if row.reason:
-                _common.echo(f"{row.id} on {row.runtime}: {row.reason}")
+                reasons[row.reason].append(f"{row.id} on {row.runtime}")
+        for reason, names in reasons.items():
+            _common.echo(f"{', '.join(names)}: {reason}")
     if not found.ok:
         failed = [f"{row.id} on {row.runtime}" for row in found.artifacts if row.status == "failed"]
         if failed:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgecnn.vision.smoothing import ScoreSmoother
     from edgecnn.vision.suppression import nms
     from edgecnn.vision.video import VideoReader, sample_frames
+    from edgecnn.vision.voting import vote
     from edgecnn.vision.windows import Level, pyramid, window_at, window_batches, window_starts
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "size_mask",
     "to_bgr",
     "top_k",
+    "vote",
     "window_at",
     "window_batches",
     "window_starts",
@@ -66,6 +68,7 @@ _MODULES = {
     "smoothing": ("ScoreSmoother",),
     "suppression": ("nms",),
     "video": ("VideoReader", "sample_frames"),
+    "voting": ("vote",),
     "windows": ("Level", "pyramid", "window_at", "window_batches", "window_starts"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -48,8 +48,11 @@ def iou_matrix(a_xyxy: npt.ArrayLike, b_xyxy: npt.ArrayLike) -> npt.NDArray[np.f
     """
     a = as_boxes(a_xyxy, "a_xyxy").astype(np.float64)
     b = as_boxes(b_xyxy, "b_xyxy").astype(np.float64)
-    overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    inter = np.clip(overlap, 0, None).prod(axis=2)
+    width, height = (
+        np.minimum(a[:, None, axis + 2], b[:, axis + 2]) - np.maximum(a[:, None, axis], b[:, axis])
+        for axis in (0, 1)
+    )
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
     area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(axis=1) for x in (a, b))
     union = area_a[:, None] + area_b[None, :] - inter
     iou = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from edgecnn.errors import EngineError, InputError
 from edgecnn.results import Classification, Detections
-from edgecnn.spec import ModelSpec
+from edgecnn.spec import ModelSpec, WindowGeometry
 from edgecnn.vision.boxes import as_boxes, clip_boxes, scale_boxes, size_mask
 from edgecnn.vision.suppression import nms
+from edgecnn.vision.voting import vote
 
 __all__ = ["class_scores", "decode_windows", "top_k"]
 
@@ -69,15 +70,17 @@ def top_k(scores: npt.NDArray[Any], spec: ModelSpec) -> Classification:
 def decode_windows(
     scores: npt.ArrayLike, boxes_xyxy: npt.ArrayLike, spec: ModelSpec, frame_hw: tuple[int, int]
 ) -> Detections:
-    """Scored windows to detections: thresholds, box size, frame border, suppression.
+    """Scored windows to detections: thresholds, box size, frame border, suppression, voting.
 
     A window shows its best class only (nothing where that is the background), or with
-    ``spec.multi_label`` each of its classes that reaches its threshold.
+    ``spec.multi_label`` each of its classes that reaches its threshold. With ``window.box_voting`` every
+    window then has a say, by its score for the class, in where the detections are; those that come to
+    overlap are suppressed. Scores stay those of the best window.
 
     Args:
         scores: (N, K) probabilities.
         boxes_xyxy: (N, 4), the windows in source pixels.
-        spec: multi_label, background, thresholds, window.box_scale, nms and limits count.
+        spec: multi_label, background, thresholds, window.box_scale, window.box_voting, nms and limits count.
         frame_hw: Height and width of the frame.
 
     Returns:
@@ -90,18 +93,33 @@ def decode_windows(
     boxes = as_boxes(boxes_xyxy, "boxes_xyxy")
     if scores.ndim != 2 or len(scores) != len(boxes):
         raise InputError(f"scores of shape {scores.shape} for {len(boxes)} windows, they are (N, K)")
-    rows, class_ids = np.nonzero(reported(scores, spec))
-    chosen = boxes[rows]
-    if spec.window is not None and spec.window.box_scale != 1:
-        chosen = scale_boxes(chosen, spec.window.box_scale)
-    chosen = clip_boxes(chosen, frame_hw).astype(np.float32)
-    visible = size_mask(chosen)
-    chosen, rows, class_ids = chosen[visible], rows[visible], class_ids[visible]
-    values = scores[rows, class_ids]
+    geometry = spec.window or WindowGeometry()
+    if geometry.box_scale != 1:
+        boxes = scale_boxes(boxes, geometry.box_scale)
+    boxes = clip_boxes(boxes, frame_hw).astype(np.float32)
+    rows, class_ids = np.nonzero(reported(scores, spec) & size_mask(boxes)[:, None])
+    keep = survivors(boxes[rows], scores[rows, class_ids], class_ids, spec)
+    rows, class_ids = rows[keep], class_ids[keep]
+    found, values = boxes[rows], scores[rows, class_ids]
+    if geometry.box_voting:
+        for class_id in np.unique(class_ids):
+            own = class_ids == class_id
+            found[own] = vote(boxes, scores[:, class_id], rows[own])
+        keep = survivors(found, values, class_ids, spec)
+        found, values, class_ids = found[keep], values[keep], class_ids[keep]
+    labels = tuple(spec.label(int(i)) for i in class_ids)
+    return Detections(found, values, class_ids, labels)
+
+
+def survivors(
+    boxes_xyxy: npt.NDArray[np.float32],
+    values: npt.NDArray[np.float32],
+    class_ids: npt.NDArray[np.int64],
+    spec: ModelSpec,
+) -> npt.NDArray[np.int64]:
+    """Indices of the boxes that are left, best first, as the spec asks."""
     groups = class_ids if spec.nms == "per_class" else None
-    keep = nms(chosen, values, groups, spec.nms_iou, spec.max_detections)
-    labels = tuple(spec.label(int(i)) for i in class_ids[keep])
-    return Detections(chosen[keep], values[keep], class_ids[keep], labels)
+    return nms(boxes_xyxy, values, groups, spec.nms_iou, spec.max_detections)
 
 
 def reported(scores: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.bool_]:

@@ -123,6 +123,7 @@ def test_where_the_cache_is(
     value: str, home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("EDGECNN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", value)
     root = tmp_path / home if home else Path(value)
     assert cache.cache_folder() == root / "edgecnn" / "observations"

@@ -26,7 +26,7 @@ IMAGES = pixels(8, 8, 8, 3)
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path))
 
 
 def windows(count: int, seed: int) -> npt.NDArray[np.uint8]:

@@ -39,7 +39,7 @@ def fragile(batch: int | str = "batch") -> bytes:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path))
 
 
 class Counted(Int8Builder):
@@ -100,7 +100,7 @@ def test_what_was_measured_is_kept(tmp_path: Path) -> None:
     assert measure(builder, on_progress=lambda *figures: told.append(figures)) == found
     # but for the model that the figures are of
     assert (builder.kept, told) == ([[]], [])
-    assert len(list((tmp_path / "edgecnn" / "sensitivities").iterdir())) == 1
+    assert len(list((tmp_path / "sensitivities").iterdir())) == 1
     # multiply-accumulates do not belong to it
     again = layer_sensitivities(builder, "cpu", {"worst": 7}, IMAGES, threads=1)
     assert [(each.macs, each.error) for each in again] == [

@@ -18,7 +18,7 @@ from edgecnn.errors import DeviceUnavailable, EdgeCnnError, GateMissed, InputErr
 from tests.paths import ROOT
 from tests.stream.fakes import write_picture, write_video
 
-HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "numpy", "rich")
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "numpy")
 LOADED = """
 import json, sys
 from edgecnn.cli.main import main

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from edgecnn import ModelSpec, conversion
-from edgecnn.cli import _common, doctor
+from edgecnn import ModelSpec, auto, conversion, verification
+from edgecnn.cli import _common
 from edgecnn.cli.main import main
-from edgecnn.errors import MissingDependency
-from edgecnn.runtimes import known
 from edgecnn.runtimes.ort import Backend
 from tests.bundles import mean_color_model
 
@@ -24,7 +23,7 @@ def test_convert_prints_one_json_object(
     captured = capfd.readouterr()
     assert code == 0, captured.err
     facts = json.loads(captured.out)
-    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate"]
+    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate", "device"]
     assert facts["bundle"] == str(out)
     [artifact] = facts["artifacts"]
     assert set(artifact) == {"id", "format", "precision", "placement", "path", "bytes", "sha256", "build_s"}
@@ -38,6 +37,7 @@ def test_convert_prints_one_json_object(
     names = [step["name"] for step in facts["steps"]]
     assert {"load", "samples", "parity", "bundle"} <= set(names)
     assert facts["gate"] == {"max_drop": None, "met": True, "kept_float": []}
+    assert facts["device"] is None
     # elsewhere than on a terminal progress is a plain line a step
     assert [line.split(":")[0] for line in captured.err.splitlines()] == names
 
@@ -79,7 +79,7 @@ def test_convert_that_misses_the_gate_prints_the_object_too(
     assert main([*args, "--json"]) == 1
     captured = capfd.readouterr()
     facts = json.loads(captured.out)
-    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate"]
+    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate", "device"]
     assert (facts["bundle"], facts["artifacts"]) == (None, [])
     [fidelity] = facts["fidelity"]
     assert (fidelity["id"], fidelity["runtime"], fidelity["n"]) == ("onnx-fp32", "ort", 4)
@@ -122,8 +122,26 @@ def test_verify(color_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
     [row] = [r for r in found["artifacts"] if r["runtime"] == "ort"]
     assert set(row) == {"id", "runtime", "status", "reason", "max_abs", "cosine", "agreement"}
     assert row["status"] == "ok"
-    assert main(["verify", str(color_bundle)]) == 0
+    assert main(["verify", str(color_bundle), "--runtime", "ort"]) == 0
     assert "onnx-fp32  ort      ok" in capfd.readouterr().out
+
+
+def test_verify_says_once_why_artifacts_were_skipped(
+    color_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    row = verification.ArtifactCheck("onnx-fp32", "tensorrt", "skipped", "no NVIDIA GPU can be used here")
+    rows = (
+        verification.ArtifactCheck("onnx-fp32", "ort", "ok", "", 0.0, 1.0, 1.0),
+        row,
+        dataclasses.replace(row, id="onnx-int8-tensorrt"),
+        verification.ArtifactCheck("tensorrt-fp32-sm89", "tensorrt", "skipped", "built for another GPU"),
+    )
+    monkeypatch.setattr(verification, "verify", lambda *given, **more: verification.Verification(rows))
+    assert main(["verify", str(color_bundle)]) == 0
+    assert capfd.readouterr().out.splitlines()[-2:] == [
+        "onnx-fp32 on tensorrt, onnx-int8-tensorrt on tensorrt: no NVIDIA GPU can be used here",
+        "tensorrt-fp32-sm89 on tensorrt: built for another GPU",
+    ]
 
 
 def test_verify_exits_1_where_the_results_differ(
@@ -135,7 +153,7 @@ def test_verify_exits_1_where_the_results_differ(
     captured = capfd.readouterr()
     assert json.loads(captured.out)["ok"] is False
     assert "failed: onnx-fp32 on ort" in captured.err
-    assert main(["verify", str(color_bundle)]) == 1
+    assert main(["verify", str(color_bundle), "--runtime", "ort"]) == 1
     assert "onnx-fp32  ort      failed  0.5 " in capfd.readouterr().out
 
 
@@ -151,6 +169,32 @@ def test_inspect_for_machines(color_bundle: Path, capfd: pytest.CaptureFixture[s
     assert {key: facts[key] for key in manifest} == manifest
     assert facts["input"] == {"name": "image", "dtype": "uint8", "shape": ["batch", 8, 8, 3]}
     assert {"layers", "params", "macs", "outputs"} <= set(facts)
+    assert isinstance(facts["auto"], str)
+
+
+def test_inspect_tells_how_it_runs_here_and_measures_nothing(
+    color_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def never(*given: object, **options: object) -> dict[str, float]:
+        raise AssertionError("was measured")
+
+    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path))
+    monkeypatch.delenv("EDGECNN_RUNTIME")
+    monkeypatch.setattr(auto, "known", lambda: ["openvino", "ort"])
+    monkeypatch.setattr(auto, "interleaved_ms", never)
+    assert main(["inspect", str(color_bundle)]) == 0
+    assert "  runs here: not measured here yet: the first start does that" in capfd.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(auto, "known", lambda: ["ort"])
+    assert main(["inspect", str(color_bundle), "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["auto"] == "onnx-fp32 on ort: the only way to run it here"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["inspect", str(color_bundle)]) == 0
+    assert f"  runs here: no runtime here can run {color_bundle} (ort: " in capfd.readouterr().out
 
 
 def test_inspect_for_people(window_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -181,56 +225,6 @@ def test_inspect_lists_layers_when_asked(photo_bundle: Path, capfd: pytest.Captu
     assert facts["macs"] == sum(layer["macs"] for layer in facts["layers"])
 
 
-def test_doctor(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--json"]) == 0
-    facts = json.loads(capfd.readouterr().out)
-    assert {"runtimes", "devices", "cameras", "jetson"} <= set(facts)
-    assert [row["name"] for row in facts["runtimes"]] == known()
-    assert all(set(row) == {"name", "usable", "version", "reason"} for row in facts["runtimes"])
-    assert all(row["usable"] == (row["reason"] is None) for row in facts["runtimes"])
-    cpu = facts["devices"][0]
-    assert cpu["name"] == "cpu"
-    assert 1 <= cpu["usable_cores"] <= cpu["cores"]
-    assert main(["doctor"]) == 0
-    assert "  ok  null  1  (no engine, for tests)\n" in capfd.readouterr().out
-
-
-def test_doctor_says_why_not_and_exits_3(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    class Broken:
-        is_engine = True
-
-        @staticmethod
-        def version() -> str:
-            raise MissingDependency("x could not be imported; try: pip install x")
-
-    class Fine:
-        is_engine = False
-
-        @staticmethod
-        def version() -> str:
-            return "1"
-
-    monkeypatch.setattr("edgecnn.runtimes.backend", lambda name: Broken if name == "ort" else Fine)
-    assert main(["doctor"]) == 3
-    captured = capfd.readouterr()
-    assert "no  ort  x could not be imported; try: pip install x" in captured.out
-    # the reference and the one without an engine run no bundle
-    assert "ok  torch" in captured.out
-    assert "ok  null" in captured.out
-    assert "no runtime that runs bundles can be used here" in captured.err
-
-
-def test_doctor_reads_the_release_of_a_jetson(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "release").write_text("# R36 (release), REVISION: 4.3\n")
-    monkeypatch.setattr(doctor, "JETSON_RELEASE", tmp_path / "release")
-    assert main(["doctor", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["jetson"] == "# R36 (release), REVISION: 4.3"
-
-
 def test_json_of_numbers_that_are_not_finite(capfd: pytest.CaptureFixture[str]) -> None:
     _common.print_json({"a": [float("nan"), {"b": float("-inf")}], "c": (1.5, 2, True, None, "NaN")})
     assert json.loads(capfd.readouterr().out, parse_constant=pytest.fail) == {
@@ -256,5 +250,6 @@ def test_verify_without_an_engine_is_unavailable(
     photo_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(verification, "known", lambda: ["ort"])
     assert main(["verify", str(photo_bundle)]) == 3
     assert "no artifact could be run here (all); see edgecnn doctor" in capfd.readouterr().err

@@ -144,6 +144,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         OneImage,
         r"^works with one image but not with 2: fc \(Linear\): .*test_refusals\.py.*one batch size",
     ),
+    "batch counted with len": (
+        lambda: models.Lambda(lambda x: x.view(len(x), -1)),
+        r"^forward.*: works for a batch of 2 only; len\(x\) and int\(x\.shape\[0\]\) fix the batch, x\.shape\[0\]",
+    ),
+    "sampling beside a fixed batch": (
+        lambda: models.Lambda(lambda x: (x + torch.randn_like(x)).view(len(x), -1)),
+        r"^forward \(Lambda\), \w+\.py:\d+: randn_like draws random numbers",
+    ),
     "batch lost in a view": (
         lambda: models.Lambda(lambda x: x.view(1, -1)),
         r"^output is 1×6144 for 2 images: the batch must be its first dimension; flatten",

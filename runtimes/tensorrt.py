@@ -1,0 +1,265 @@
+"""Engines of TensorRT and of TensorRT for RTX on the first NVIDIA GPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn import cuda_api
+from edgecnn.errors import EngineError, EngineMismatch, InputError
+from edgecnn.manifest import TensorInfo, sizes_text
+from edgecnn.runtimes.base import Artifact, Feeds, Runtime
+from edgecnn.tensorrt_api import NUMPY_DTYPES, TensorRT, collector, find_tensorrt, numpy_dtype
+
+__all__ = ["Backend"]
+
+# a graph takes memory on the GPU, and a stream of windows has few batches that come again
+GRAPHS_MAX = 16
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A run for one shape of each input that CUDA repeats at one call.
+
+    Attributes:
+        handle: CUDA's.
+        given: Shapes of the outputs.
+    """
+
+    handle: Any
+    given: tuple[Shape, ...]
+
+
+class Backend(Runtime):
+    """Loads an engine that was built for this GPU and this version of TensorRT, and no other.
+
+    Buffers are made once, for the largest shapes that the engine takes. Runs are done one after the other.
+    """
+
+    name = "tensorrt"
+    formats = ("tensorrt",)
+    builds_from = ("onnx",)
+    placement = "tensorrt"
+
+    @classmethod
+    def version(cls) -> str:
+        """Version of TensorRT; that there is a GPU is seen when an engine is loaded."""
+        cuda_api.find_cuda()
+        return find_tensorrt().version
+
+    @classmethod
+    def check_here(cls) -> None:
+        """See that there is TensorRT, and a GPU for it."""
+        cls.version()
+        cuda_api.compute_capability()
+
+    def _load(self) -> None:
+        if self.options.device not in ("auto", "gpu"):
+            raise InputError(
+                f"device is auto or gpu for TensorRT, not {self.options.device!r}; "
+                "CUDA_VISIBLE_DEVICES says which GPU is the first"
+            )
+        tensorrt = find_tensorrt()
+        capability = cuda_api.compute_capability()
+        self.facts["device"] = f"GPU of compute capability {capability}"
+        self._lock = threading.Lock()
+        self._graphs: dict[tuple[Shape, ...], Graph] = {}
+        with self._blamed(), ExitStack() as held:
+            self._stream = held.enter_context(cuda_api.stream())
+            held.callback(self._forget)
+            self._runtime = tensorrt.module.Runtime(collector(tensorrt))
+            self._engine = deserialized(self._runtime, self.artifact, capability)
+            self._context = self._new_context(tensorrt)
+            self._describe(tensorrt)
+            self._allocate(held)
+            self._held = held.pop_all()
+
+    def _new_context(self, tensorrt: TensorRT) -> Any:
+        """TensorRT for RTX compiles while it runs and knows by itself when its kernels can be captured."""
+        strategies = getattr(tensorrt.module, "CudaGraphStrategy", None)
+        if strategies is None:
+            context = self._engine.create_execution_context()
+            self._capturing = True
+            self.facts["cuda_graphs"] = "captured for each shape"
+        else:
+            config = self._engine.create_runtime_config()
+            config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
+            context = self._engine.create_execution_context(config)
+            self._capturing = False
+            self.facts["cuda_graphs"] = "captured by TensorRT for RTX"
+        if context is None:
+            raise EngineError(f"TensorRT has no room to run it ({reason()})")
+        return context
+
+    def _describe(self, tensorrt: TensorRT) -> None:
+        """Set ``inputs``, ``outputs`` and the limits of the inputs' shapes."""
+        trt, engine = tensorrt.module, self._engine
+        found: dict[Any, list[TensorInfo]] = {trt.TensorIOMode.INPUT: [], trt.TensorIOMode.OUTPUT: []}
+        for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
+            if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
+                raise InputError(
+                    f"{self.artifact.name}: {name} holds sizes for TensorRT itself; "
+                    "build the engine of a model whose inputs are tensors alone"
+                )
+            shape = tuple(size if size >= 0 else None for size in engine.get_tensor_shape(name))
+            dtype = numpy_dtype(engine.get_tensor_dtype(name))
+            if dtype not in NUMPY_DTYPES.values():
+                known = ", ".join(NUMPY_DTYPES.values())
+                raise InputError(f"{self.artifact.name}: {name} is in {dtype}; edgecnn handles {known}")
+            found[engine.get_tensor_mode(name)].append(TensorInfo(name=name, dtype=dtype, shape=shape))
+        self.inputs = in_order(found[trt.TensorIOMode.INPUT], self.artifact.inputs)
+        self.outputs = in_order(found[trt.TensorIOMode.OUTPUT], self.artifact.outputs)
+        self._limits = {info.name: self._limits_of(info) for info in self.inputs}
+
+    def _limits_of(self, info: TensorInfo) -> tuple[Shape, Shape]:
+        """The smallest and the largest shape of an input."""
+        if None not in info.shape:
+            fixed = tuple(self._engine.get_tensor_shape(info.name))
+            return fixed, fixed
+        low, _, high = self._engine.get_tensor_profile_shape(info.name, 0)
+        return tuple(low), tuple(high)
+
+    def _allocate(self, held: ExitStack) -> None:
+        """Buffers for the largest shapes, whose addresses stay the same."""
+        largest = tuple(high for _, high in self._limits.values())
+        shapes = (*largest, *self._set_shapes(largest))
+        self._buffers = {}
+        for info, shape in zip((*self.inputs, *self.outputs), shapes):
+            made = held.enter_context(cuda_api.buffer(tensor_bytes(shape, info.dtype)))
+            self._buffers[info.name] = made
+            if not self._context.set_tensor_address(info.name, made.device):
+                raise EngineError(f"TensorRT takes no memory for {info.name} ({reason()})")
+
+    def _set_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """Tell TensorRT the shapes of the inputs; gives those of the outputs."""
+        for info, shape in zip(self.inputs, shapes):
+            if not self._context.set_input_shape(info.name, shape):
+                raise EngineError(f"TensorRT takes no {sizes_text(shape)} as input {info.name} ({reason()})")
+        given = tuple(tuple(self._context.get_tensor_shape(info.name)) for info in self.outputs)
+        for info, shape in zip(self.outputs, given):
+            if min(shape, default=0) < 0:
+                raise EngineError(f"the size of output {info.name} depends on the values of the inputs")
+        return given
+
+    def _check(self, feeds: Feeds) -> None:
+        super()._check(feeds)
+        for name, (low, high) in self._limits.items():
+            check_within(name, feeds[name].shape, low, high)
+
+    def _run(self, feeds: Feeds) -> Sequence[npt.NDArray[Any]]:
+        with self._lock:
+            if self._closed:
+                raise InputError(f"{self.artifact.name}: was closed; open it again")
+            with self._blamed():
+                return self._answer([feeds[info.name] for info in self.inputs])
+
+    def _answer(self, values: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        for info, value in zip(self.inputs, values):
+            np.copyto(self._buffers[info.name].array(value.shape, value.dtype), value)
+        shapes = tuple(value.shape for value in values)
+        graph = self._graphs.get(shapes)
+        if graph:
+            given = graph.given
+            cuda_api.call("cudaGraphLaunch", graph.handle, self._stream)
+        else:
+            given = self._set_shapes(shapes)
+            self._enqueue(shapes, given)
+        cuda_api.call("cudaStreamSynchronize", self._stream)
+        answers = [
+            self._buffers[info.name].array(shape, info.dtype).copy()
+            for info, shape in zip(self.outputs, given)
+        ]
+        # what TensorRT does once for a shape is done by now and is no part of the graph
+        if not graph and self._capturing and len(self._graphs) < GRAPHS_MAX:
+            self._capture(shapes, given)
+        return answers
+
+    def _enqueue(self, shapes: Sequence[Shape], given: Sequence[Shape]) -> None:
+        """Put one run into the stream: copies to the GPU, the network, copies back."""
+        for info, shape in zip(self.inputs, shapes):
+            cuda_api.upload(self._buffers[info.name], tensor_bytes(shape, info.dtype), self._stream)
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise EngineError(f"TensorRT failed ({reason()})")
+        for info, shape in zip(self.outputs, given):
+            cuda_api.download(self._buffers[info.name], tensor_bytes(shape, info.dtype), self._stream)
+
+    def _capture(self, shapes: tuple[Shape, ...], given: tuple[Shape, ...]) -> None:
+        """Keep the run of these shapes as a graph; where that cannot be done, runs go on without."""
+        work = cuda_api.captured(self._stream, lambda: self._enqueue(shapes, given))
+        try:
+            self._graphs[shapes] = Graph(self._held.enter_context(work), given)
+        except EngineError as error:
+            self._capturing = False
+            self.facts["cuda_graphs"] = f"not used: {error}"
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as error:
+            raise EngineError(f"{self.artifact.name}: {error}") from error
+
+    def _release(self) -> None:
+        with self._lock:
+            self._graphs.clear()
+            # graphs, buffers, the engine and its stream, in this order
+            self._held.close()
+
+    def _forget(self) -> None:
+        self._context = self._engine = self._runtime = None
+
+
+def deserialized(runtime: Any, artifact: Artifact, capability: str) -> Any:
+    """The engine that an artifact holds.
+
+    Raises:
+        EngineMismatch: It was built for something else than what is here, or is damaged.
+    """
+    tensorrt = find_tensorrt()
+    collector(tensorrt).take()
+    engine = runtime.deserialize_cuda_engine(artifact.content)
+    if engine is None:
+        here = f"{tensorrt.flavor} {tensorrt.version} on a GPU of compute capability {capability}"
+        raise EngineMismatch(
+            f"{artifact.name}: {here} does not load this engine ({reason()}); build it again from the ONNX"
+        )
+    return engine
+
+
+def reason() -> str:
+    """What TensorRT complained of first since it was last asked."""
+    errors = collector(find_tensorrt()).take().errors
+    return errors[0] if errors else "it does not say why"
+
+
+def in_order(found: Sequence[TensorInfo], described: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:
+    """Tensors of an engine in the order of the manifest, which TensorRT does not promise to keep."""
+    place = {info.name: index for index, info in enumerate(described)}
+    return tuple(sorted(found, key=lambda info: place.get(info.name, len(place))))
+
+
+def tensor_bytes(shape: Sequence[int], dtype: str) -> int:
+    """Bytes of a tensor."""
+    return prod(shape) * np.dtype(dtype).itemsize
+
+
+def check_within(name: str, shape: Shape, low: Shape, high: Shape) -> None:
+    """Compare a feed with the shapes an engine was built for.
+
+    Raises:
+        InputError: It is smaller or larger; names the range.
+    """
+    if not all(least <= size <= most for least, size, most in zip(low, shape, high)):
+        raise InputError(
+            f"input {name}: shape {sizes_text(shape)}, the engine was built for {sizes_text(low)} "
+            f"to {sizes_text(high)}"
+        )
