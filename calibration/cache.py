@@ -111,6 +111,7 @@ def _observation(arrays: Mapping[str, npt.NDArray[np.generic]], row: int) -> Obs
 def _write(file: Path, seen: Mapping[str, Observation]) -> None:
     rows = list(seen.values())
     arrays = {name: np.array([getattr(row, name) for row in rows]) for name in (*NUMBERS, COUNTS)}
+    paths.make_private(file.parent)
     paths.replace_file(file, encode_npz(arrays))
     newest = sorted(file.parent.glob("*.npz"), key=_age)
     for old in newest[FILES_MAX:]:

@@ -16,7 +16,7 @@ from edgecnn.calibration.cache import cache_folder
 from edgecnn.calibration.int8 import Int8Builder
 from edgecnn.calibration.placement import Placement
 from edgecnn.calibration.search import LayerSensitivity
-from edgecnn.paths import replace_file
+from edgecnn.paths import make_private, replace_file
 from edgecnn.runtimes import Artifact, RuntimeOptions, backend
 
 __all__ = ["IMAGES_MAX", "layer_sensitivities"]
@@ -113,6 +113,7 @@ def _read(file: Path, names: list[str]) -> dict[str, float] | None:
 
 def _write(file: Path, errors: dict[str, float]) -> None:
     try:
+        make_private(file.parent)
         replace_file(file, json.dumps(errors).encode())
     except OSError as error:
         log.warning("%s: sensitivities cannot be kept (%s)", file.parent, error.strerror)

@@ -75,7 +75,8 @@ def check_model(model: bytes) -> tuple[list[End], list[End]]:
             _check_nodes(each)
         constants = {_text(tensor, 8) for tensor in map(_message, graph[5])}
         inputs = [end for end in map(_end, graph[11]) if end.name not in constants]
-        _check_uint8(graph, {end.name for end in inputs if end.dtype == "uint8"})
+        for each in _graphs(graph):
+            _check_uint8(each, {end.name for end in inputs if end.dtype == "uint8"})
         return inputs, [_end(each) for each in graph[12]]
 
 

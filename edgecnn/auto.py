@@ -21,7 +21,7 @@ from edgecnn.devices.system import find_cpu
 from edgecnn.errors import BundleError, EdgeCnnError, InputError, Unavailable, first_line
 from edgecnn.loading import artifact_for, check_precision, open_artifact, open_bundle
 from edgecnn.manifest import ArtifactEntry
-from edgecnn.paths import cache_dir, replace_file
+from edgecnn.paths import cache_dir, make_private, replace_file
 from edgecnn.runtimes import Runtime, RuntimeOptions, backend, known
 from edgecnn.timing import interleaved_ms
 
@@ -81,8 +81,9 @@ def open_model(
         runtime: Name of a runtime; ``auto`` is what ``$EDGECNN_RUNTIME`` names, else TensorRT where there is
             an NVIDIA GPU for it, else the fastest of those that can run the bundle here. That is measured
             when a bundle is first opened on a machine, which takes about a second, and remembered.
-        device: A profile of `edgecnn.devices`, such as ``intel-gpu``, whose runtimes are tried; ``auto`` is
-            that of this machine.
+        device: A profile of `edgecnn.devices`, such as ``intel-gpu``, whose runtimes are tried; ``auto``
+            tries all on an NVIDIA GPU or the processor, and an Intel GPU or NPU where the bundle was
+            converted for one that is here.
         precision: ``fp32``, ``fp16``, ``int8``; ``auto`` is the first one that the bundle lists and the
             runtime loads; what kept its accuracy at less cost is listed before fp32.
         threads: Threads of one inference; None uses the processors this process may use.
@@ -97,10 +98,11 @@ def open_model(
     opened = open_bundle(bundle)
     if on_stale not in ("serve", "wait", "error"):
         raise InputError(f"on_stale is serve, wait or error, not {on_stale!r}")
-    profile = None if device == "auto" else devices.profile(device)
+    profile = _intel_target(opened) if device == "auto" else devices.profile(device)
+    if device != "auto" and profile is not None and runtime not in ("auto", *profile.runtimes):
+        raise InputError(f"{device} runs {', '.join(profile.runtimes)}, not {runtime}")
     if runtime != "auto":
-        kind = backend(runtime)
-        candidate, why = Candidate(kind, artifact_for(opened, kind, precision)), "asked for"
+        candidate, why = _named(opened, runtime, precision, profile), "asked for"
     else:
         choice = choose(opened, precision=precision, threads=threads, profile=profile)
         candidate, why = choice.candidate, choice.reason
@@ -125,7 +127,7 @@ def choose(
         bundle: The bundle.
         precision: As `open_model`.
         threads: As `open_model`.
-        profile: Whose runtimes to try; None looks at this machine.
+        profile: Whose runtimes to try; None is all that are here.
         measure: Measure where that was not done yet; else the choice may be a guess.
 
     Raises:
@@ -135,7 +137,10 @@ def choose(
     """
     named = os.environ.get(RUNTIME_VARIABLE) or "auto"
     if named != "auto":
-        return Choice(_named(bundle, named, precision), f"${RUNTIME_VARIABLE} names it")
+        try:
+            return Choice(_named(bundle, named, precision, profile), f"${RUNTIME_VARIABLE} names it")
+        except InputError as error:
+            raise InputError(f"${RUNTIME_VARIABLE}: {error}") from error
     candidates = _candidates(bundle, precision, profile)
     first = candidates[0]
     if len(candidates) == 1:
@@ -159,19 +164,26 @@ def choose(
 def explain(bundle: Bundle) -> str:
     """What ``auto`` takes here and why, in a line; nothing is measured for it."""
     try:
-        choice = choose(bundle, measure=False)
+        choice = choose(bundle, profile=_intel_target(bundle), measure=False)
     except EdgeCnnError as error:
         return first_line(error)
     return f"{choice.candidate}: {choice.reason}" if choice.measured else choice.reason
 
 
-def _named(bundle: Bundle, name: str, precision: str) -> Candidate:
-    """What the environment asks for."""
-    try:
-        kind = backend(name)
-    except InputError as error:
-        raise InputError(f"${RUNTIME_VARIABLE}: {error}") from error
-    return Candidate(kind, artifact_for(bundle, kind, precision))
+def _intel_target(bundle: Bundle) -> devices.DeviceProfile | None:
+    """The profile that a bundle was converted for, where that is an Intel GPU or NPU of this machine."""
+    target = bundle.manifest.device
+    if target is None or not target.profile.startswith("intel-"):
+        return None
+    profile = devices.profile(target.profile)
+    return profile if profile.openvino_device in devices.this_device().intel else None
+
+
+def _named(bundle: Bundle, name: str, precision: str, profile: devices.DeviceProfile | None) -> Candidate:
+    """What somebody asks for by name."""
+    kind = backend(name)
+    order = profile.precisions(name) if profile is not None else ()
+    return Candidate(kind, artifact_for(bundle, kind, precision, order))
 
 
 def _candidates(
@@ -285,6 +297,7 @@ def _recall(path: Path) -> dict[str, float] | None:
 
 def _remember(path: Path, times: dict[str, float]) -> None:
     try:
+        make_private(path.parent)
         replace_file(path, msgspec.json.encode(times))
     except OSError as error:
         log.info("%s: cannot be written (%s), so the next start measures again", path.parent, error.strerror)

@@ -20,9 +20,21 @@ from edgecnn.rungs import Examiner, Precision, Rung
 from edgecnn.runtimes import Artifact, RuntimeOptions, backend
 from edgecnn.tensorrt_api import find_tensorrt
 
-__all__ = ["openvino_rungs", "with_engines"]
+__all__ = ["check_installed", "openvino_rungs", "with_engines"]
 
 log = logging.getLogger(__name__)
+
+
+def check_installed(targets: Sequence[str], compute_capabilities: Sequence[str] = ()) -> None:
+    """See that what the targets are made with is installed, before any work is done for them.
+
+    Raises:
+        MissingDependency: It is not.
+    """
+    if "openvino" in targets:
+        backend("openvino").version()
+    if compute_capabilities:
+        find_tensorrt()
 
 
 def openvino_rungs(

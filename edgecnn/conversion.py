@@ -20,7 +20,7 @@ from edgecnn.bundle import (
 )
 from edgecnn.calibration import Samples, draw_samples
 from edgecnn.calibration.selection import AUTO
-from edgecnn.compiled import openvino_rungs, with_engines
+from edgecnn.compiled import check_installed, openvino_rungs, with_engines
 from edgecnn.converters.load import LoadedModel, load_model
 from edgecnn.converters.onnx_canonical import Canonical, canonical
 from edgecnn.draft import ARTIFACT_ID, Draft, first_draft, save, with_rungs
@@ -110,11 +110,12 @@ def convert(
     if profile is not None:
         precision = precision or (profile.default_precision if calibration is not None else "fp32")
         target = profile.targets if target is None else target
-        batch = batch or profile.fixed_batch
+        batch = profile.fixed_batch if batch is None else batch
         # another device may be faster with what is slower here
         speed_gate = speed_gate and devices.is_here(profile, devices.this_device())
     precision, target = precision or "fp32", ("onnx",) if target is None else target
     opset = profile.opset if profile is not None else None
+    capabilities = profile.compute_capabilities if profile is not None and not profile.jetson else ()
     request = Request(
         precision=precision,
         target=target,
@@ -134,6 +135,7 @@ def convert(
         )
     if lowers and calibration is None:
         raise InputError(REAL_INPUTS.format("pruning" if precision == "fp32" else precision))
+    check_installed(target, capabilities)
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise InputError(f"batch must be a whole number of at least 1, not {batch!r}")
     if not isinstance(spec, (ModelSpec, type(None))):
@@ -184,7 +186,6 @@ def convert(
     elif "openvino" in target:
         draft = _with_openvino(draft, drawn.images[: parity.n], reference, request, steps.report)
     if "tensorrt" in target:
-        capabilities = profile.compute_capabilities if profile and not profile.jetson else ()
         draft = with_engines(draft, compute_capabilities=capabilities, on_step=steps.report, on_work=on_work)
     if profile is not None:
         draft = _for_device(draft, profile)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import msgspec
 from edgecnn.cuda_api import compute_capability
 from edgecnn.devices.jetson import l4t_release
 from edgecnn.errors import Unavailable, first_line
-from edgecnn.paths import replace_file
+from edgecnn.paths import is_private, make_private, replace_file
 from edgecnn.tensorrt_api import find_tensorrt
 
 __all__ = ["EngineCache", "Recipe", "Target", "fits_here", "target_here"]
@@ -119,8 +118,7 @@ class EngineCache:
         """The engine of a recipe as it was kept; None where there is none, or not as it was."""
         path = self._path(recipe)
         try:
-            status = self.folder.stat()
-            if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            if not is_private(self.folder):
                 log.warning("%s: engines are not loaded from it: others may write there", self.folder)
                 return None
             plan = path.read_bytes()
@@ -140,7 +138,7 @@ class EngineCache:
         kept = Kept(recipe=recipe, sha256=hashlib.sha256(plan).hexdigest(), build_s=round(build_s, 3))
         path = self._path(recipe)
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.folder)
             replace_file(path, plan)
             replace_file(path.with_suffix(".json"), msgspec.json.encode(kept))
         except OSError as error:

@@ -17,8 +17,8 @@ from typing import Any, Literal, cast
 import numpy.typing as npt
 
 from edgecnn.engine_cache import EngineCache, Recipe, Target, target_here
-from edgecnn.errors import EngineMismatch, Unavailable, first_line
-from edgecnn.isolation import Cancelled
+from edgecnn.errors import EngineError, EngineMismatch, MissingDependency, Unavailable, first_line
+from edgecnn.isolation import Cancelled, Limits
 from edgecnn.runtimes import Artifact, Feeds, Runtime, RuntimeOptions
 from edgecnn.runtimes.tensorrt import Backend, check_within
 
@@ -27,6 +27,9 @@ __all__ = ["OnStale", "ServedMeanwhile", "open_on_tensorrt"]
 log = logging.getLogger(__name__)
 
 OnStale = Literal["serve", "wait", "error"]
+
+# of a large model, a small Jetson times its kernels for longer than a workstation would be given
+ON_DEVICE = Limits(seconds=3600)
 
 
 def open_on_tensorrt(
@@ -44,8 +47,8 @@ def open_on_tensorrt(
         artifact: In ONNX, placed for TensorRT where it is INT8.
         options: Of the engine; ``cache`` is the folder that holds ``tensorrt/``.
         fallback: Opens what answers while an engine is built; called with ``serve`` alone.
-        on_stale: Where there is no engine yet: ``serve`` builds it beside the fallback, ``wait`` builds it
-            first, ``error`` does neither.
+        on_stale: Where there is no engine yet: ``serve`` builds it beside the fallback, or first where what
+            the fallback needs is not installed; ``wait`` builds it first, ``error`` does neither.
         batches: Smallest, usual and largest batch, where the model leaves it open.
         target: Defaults to `target_here`.
 
@@ -67,6 +70,11 @@ def open_on_tensorrt(
             return _opened(artifact, plan, options)
         except EngineMismatch as error:
             log.warning("%s", error)
+        except EngineError as error:  # such as too little memory left: no other engine would need less
+            if on_stale != "serve":
+                raise
+            log.warning("%s", error)
+            return fallback()
     if on_stale == "error":
         raise Unavailable(
             f"{artifact.name}: {cache.folder} holds no engine of it for {target}; "
@@ -76,7 +84,12 @@ def open_on_tensorrt(
     def make(cancelled: threading.Event | None) -> Runtime:
         return _opened(artifact, _built(artifact, recipe, cache, cancelled), options)
 
-    return make(None) if on_stale == "wait" else ServedMeanwhile(artifact, options, fallback, make, batches)
+    if on_stale == "serve":
+        try:
+            return ServedMeanwhile(artifact, options, fallback, make, batches)
+        except MissingDependency as error:
+            log.warning("%s: TensorRT builds its engine first, since %s", artifact.name, error)
+    return make(None)
 
 
 def _built(
@@ -91,6 +104,7 @@ def _built(
         batch=recipe.batches,
         # TensorRT itself builds for the GPU it finds
         compute_capability=target.compute_capability if target.flavor == "tensorrt_rtx" else None,
+        limits=ON_DEVICE,
         cancelled=cancelled,
     )
     engine = arrow(artifact.content)

@@ -119,7 +119,8 @@ def evaluate(
     dataset = open_dataset(data, spec)
     if limit is not None:
         dataset = dataset.spread(limit)
-    with open_model(opened, runtime=runtime, precision=precision, threads=threads) as model:
+    # one engine for all images
+    with open_model(opened, runtime=runtime, precision=precision, threads=threads, on_stale="wait") as model:
         return evaluate_runtime(model, spec, dataset, on_progress=on_progress)
 
 

@@ -34,6 +34,7 @@ OnWork = Callable[[str, int, int], None]
 POLL_S = 0.05
 LAST_WORDS = 4096  # bytes at the end of the child's output in which its last line is looked for
 CURE = "use another target for this model"
+FREE_SHARE = 0.8
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -44,7 +45,8 @@ class Limits:
     Attributes:
         seconds: Wall-clock time.
         memory_mb: Resident memory in units of 10⁶ bytes, looked at every 50 ms where there is ``/proc``;
-            None is no limit. Address space would be the wrong measure: CUDA reserves far more than it uses.
+            None is four fifths of what is free at the start. Address space would be the wrong measure: CUDA
+            reserves far more than it uses.
     """
 
     seconds: float = 600.0
@@ -123,14 +125,13 @@ def _started(
     try:
         yield process
     finally:
-        if process.poll() is None:
-            _kill(process)
+        _kill(process)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a child and all that it started."""
+    """End a child and all that it started, which may be there after it has gone."""
     if hasattr(os, "killpg"):
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
@@ -147,6 +148,7 @@ def _watch(
 ) -> None:
     """Wait for the end, pass on what is reported, and hold the limits."""
     deadline = time.monotonic() + limits.seconds
+    memory_mb = limits.memory_mb or int(FREE_SHARE * _proc_mb("meminfo", "MemAvailable")) or None
     begun, running = b"", True
     while running:
         with suppress(subprocess.TimeoutExpired):
@@ -160,15 +162,15 @@ def _watch(
             raise Cancelled(what)
         if running and time.monotonic() > deadline:
             raise CompilerFailed(f"{what} took more than {limits.seconds:g} s; {CURE}, or allow more")
-        if running and limits.memory_mb and _resident_mb(process.pid) > limits.memory_mb:
-            raise CompilerFailed(f"{what} needed more than {limits.memory_mb} MB; {CURE}, or allow more")
+        if running and memory_mb and _proc_mb(f"{process.pid}/status", "VmRSS") > memory_mb:
+            raise CompilerFailed(f"{what} needed more than {memory_mb} MB; {CURE}, or allow more")
 
 
-def _resident_mb(pid: int) -> float:
-    """Memory of a process in units of 10⁶ bytes; 0 where the system does not say."""
+def _proc_mb(file: str, name: str) -> float:
+    """A figure of a file in ``/proc`` in units of 10⁶ bytes; 0 where the system does not say."""
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+        for line in Path("/proc", file).read_text().splitlines():
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024 / 1e6
     return 0.0
 
@@ -200,6 +202,9 @@ def _last_words(folder: Path) -> str:
 def _child(target: str, parent: int, reporting: bool) -> None:
     """What runs in the child: the function, and one file that says how it went."""
     _die_with(parent)
+    # where memory runs out all the same, the system is to take this process and not the one that waits
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         payload = msgspec.msgpack.decode(Path("payload").read_bytes())
         module, function = target.split(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from importlib.resources import files
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecnn.bundle import Bundle
-from edgecnn.errors import BundleError, InputError
+from edgecnn.errors import BundleError, EngineMismatch, InputError
 from edgecnn.manifest import ArtifactEntry
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from edgecnn.engines import OnStale
 
 __all__ = ["artifact_for", "bundle_path", "check_precision", "open_artifact", "open_bundle", "read_artifact"]
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = ("int8", "fp16", "fp32")  # what costs least first
 
@@ -136,16 +139,26 @@ def open_artifact(
         entry: Which of its artifacts.
         runtime: What to load it with.
         options: How.
-        on_stale: What to do where TensorRT's engine is yet to be built; see `edgecnn.engines`.
+        on_stale: What to do where TensorRT's engine is yet to be built, or the bundle's does not load here;
+            see `edgecnn.engines`.
     """
     artifact = read_artifact(bundle, entry)
     if entry.format not in runtime.builds_from:
-        return runtime(artifact, options)
+        try:
+            return runtime(artifact, options)
+        except EngineMismatch as error:
+            made_from = {each.id: each for each in bundle.manifest.artifacts}.get(
+                entry.requires.get("source", "")
+            )
+            if on_stale == "error" or made_from is None:
+                raise
+            log.warning("%s", error)
+            return open_artifact(bundle, made_from, runtime, options, on_stale=on_stale)
     from edgecnn.engines import open_on_tensorrt
 
     def fallback() -> Runtime:
         meanwhile = backend("ort")
-        serving = artifact_for(bundle, meanwhile)
+        serving = artifact_for(bundle, meanwhile, prefer=[entry.precision])
         return open_artifact(bundle, serving, meanwhile, RuntimeOptions(threads=options.threads))
 
     return open_on_tensorrt(

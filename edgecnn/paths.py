@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
-__all__ = ["cache_dir", "replace_file"]
+__all__ = ["cache_dir", "is_private", "make_private", "replace_file"]
 
 
 def cache_dir() -> Path:
-    """The folder for compiled engines and measurements; it may not exist yet.
+    """The folder for compiled engines and measurements, absolute; it may not exist yet.
 
     ``$EDGECNN_CACHE``, else ``$XDG_CACHE_HOME/edgecnn``, else ``~/.cache/edgecnn``; for a user without a
     home, as in some containers, a folder of its own among the temporary files.
     """
     own, base = os.environ.get("EDGECNN_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
     if own:
-        return Path(own)
+        return Path(own).expanduser().absolute()
     # a relative one is to be ignored: XDG Base Directory Specification
     if Path(base).is_absolute():
         return Path(base) / "edgecnn"
@@ -25,6 +26,36 @@ def cache_dir() -> Path:
         return Path.home() / ".cache" / "edgecnn"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"edgecnn-{os.getuid()}"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder in the cache, and the cache itself, for this user alone; those that exist stay.
+
+    Raises:
+        OSError: They cannot be made.
+    """
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def is_private(folder: Path) -> bool:
+    """Whether nobody but this user and root can change what is in a folder, or put another in its place.
+
+    What engines are loaded from has to be: they are machine code.
+
+    Raises:
+        OSError: It cannot be looked at, or is not there.
+    """
+    if not hasattr(os, "getuid"):  # Windows, where a user's folders are private by themselves
+        return True
+    # in a folder with the sticky bit, such as /tmp, others cannot rename what is ours
+    for path, guard in ((folder, 0), (folder.parent, stat.S_ISVTX)):
+        status = path.stat()
+        if status.st_uid not in (0, os.getuid()):
+            return False
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & guard:
+            return False
+    return True
 
 
 def replace_file(path: Path, data: bytes) -> None:

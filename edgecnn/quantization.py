@@ -22,7 +22,7 @@ from edgecnn.bundle import (
 from edgecnn.calibration import RECIPES, Samples, check_samples, draw_samples
 from edgecnn.calibration.data import FrameSource
 from edgecnn.calibration.selection import AUTO
-from edgecnn.compiled import openvino_rungs, with_engines
+from edgecnn.compiled import check_installed, openvino_rungs, with_engines
 from edgecnn.draft import Draft, save, with_rungs
 from edgecnn.errors import BundleError, GateMissed, InputError, MediaError
 from edgecnn.judging import judge_for, outputs_of, pool, telling_rows
@@ -144,6 +144,7 @@ def quantize(
     )
     if precision == "fp32":
         raise InputError("precision is fp16 or int8 here: fp32 is what the bundle holds")
+    check_installed(request.target)
     path = checked_out(out)
     opened = open_bundle(bundle)
     manifest = opened.manifest

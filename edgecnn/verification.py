@@ -8,6 +8,7 @@ from typing import Any
 
 from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle
 from edgecnn.engine_cache import fits_here
+from edgecnn.engines import OnStale
 from edgecnn.errors import BundleError, EdgeCnnError, Unavailable
 from edgecnn.loading import artifact_for, open_artifact, open_bundle
 from edgecnn.manifest import ArtifactEntry
@@ -120,8 +121,10 @@ def _check(
     if entry.format == "tensorrt" and (reason := fits_here(entry.requires)):
         return outcome("skipped", reason)
     reference = {k[len(GOLDEN_OUTPUT) :]: v for k, v in golden.items() if k.startswith(GOLDEN_OUTPUT)}
+    # an engine of the bundle is checked as it is, and not another one that is built in its place
+    on_stale: OnStale = "error" if entry.format in runtime.formats else "wait"
     try:
-        with open_artifact(bundle, entry, runtime, RuntimeOptions(), on_stale="wait") as model:
+        with open_artifact(bundle, entry, runtime, RuntimeOptions(), on_stale=on_stale) as model:
             outputs = model.run({model.inputs[0].name: golden[GOLDEN_INPUT]})
         parity = compare(reference, outputs, bundle.manifest.spec)
     except EdgeCnnError as error:

@@ -132,8 +132,12 @@ class Runtime(ABC):
         self.facts: dict[str, str] = {}
         self._closed = False
         self._load()
-        _check_described("input", artifact.inputs, self.inputs, artifact.name)
-        _check_described("output", artifact.outputs, self.outputs, artifact.name)
+        try:
+            _check_described("input", artifact.inputs, self.inputs, artifact.name)
+            _check_described("output", artifact.outputs, self.outputs, artifact.name)
+        except InputError:
+            self.close()
+            raise
 
     @classmethod
     @abstractmethod
@@ -180,7 +184,7 @@ class Runtime(ABC):
             EngineError: The engine failed.
         """
         self._check(feeds)
-        return self._named(self._run(feeds))
+        return self._answered(feeds)
 
     def submit(self, feeds: Feeds) -> Future[Outputs]:
         """Start one inference; the feeds must not change until it is done.
@@ -196,7 +200,7 @@ class Runtime(ABC):
         self._check(feeds)
         future: Future[Outputs] = Future()
         try:
-            future.set_result(self._named(self._run(feeds)))
+            future.set_result(self._answered(feeds))
         except EngineError as error:
             future.set_exception(error)
         return future
@@ -210,6 +214,16 @@ class Runtime(ABC):
         if self._closed:
             raise InputError(f"{self.artifact.name}: was closed; open it again")
         check_feeds(feeds, self.inputs)
+
+    def _answered(self, feeds: Feeds) -> Outputs:
+        try:
+            return self._named(self._run(feeds))
+        except EngineError:
+            raise
+        except Exception as error:
+            if self._closed:  # another thread took the engine away
+                raise EngineError(f"{self.artifact.name}: was closed while it ran") from error
+            raise
 
     def _named(self, values: Sequence[npt.NDArray[Any]]) -> Outputs:
         if len(values) != len(self.outputs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,17 @@ from typing import Any
 import msgspec
 import numpy.typing as npt
 
-from edgecnn.errors import DeviceUnavailable, EngineError, ModelError
+from edgecnn.errors import DeviceUnavailable, EngineError, ModelError, first_line
 from edgecnn.isolation import run_isolated
 from edgecnn.openvino_api import compile_model, core, find_openvino, port_info, read_model, useful_line
+from edgecnn.paths import is_private, make_private, replace_file
 from edgecnn.runtimes.base import Artifact, Feeds, Outputs, Runtime, RuntimeOptions
 
 __all__ = ["Backend"]
+
+log = logging.getLogger(__name__)
+
+PROOF = "proven.json"  # which files a child compiled and ran
 
 
 class Backend(Runtime):
@@ -47,7 +53,7 @@ class Backend(Runtime):
         artifact, options = self.artifact, self.options
         device = _device(options.device)
         config = _config(device, options)
-        folder = _writable(options.cache_path / "openvino" / _key(artifact, device, config))
+        folder = _usable(options.cache_path / "openvino", _key(artifact, device, config))
         if folder is not None:
             config["CACHE_DIR"] = str(folder)
         try:
@@ -75,7 +81,7 @@ class Backend(Runtime):
     def submit(self, feeds: Feeds) -> Future[Outputs]:
         """Start one inference beside others; see `Runtime.submit`."""
         self._check(feeds)
-        return self._workers.submit(lambda: self._named(self._run(feeds)))
+        return self._workers.submit(self._answered, feeds)
 
     def _run(self, feeds: Feeds) -> Sequence[npt.NDArray[Any]]:
         try:
@@ -118,10 +124,15 @@ def _config(device: str, options: RuntimeOptions) -> dict[str, Any]:
     return config
 
 
-def _writable(folder: Path) -> Path | None:
-    """The folder, made where it is missing; None if nothing can be written there."""
+def _usable(cache: Path, key: str) -> Path | None:
+    """A folder for one compiled model, made where it is missing; None if it cannot be written or trusted."""
     with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(cache)
+        if not is_private(cache):
+            log.warning("%s: compiled models are not kept in it: others may write there", cache)
+            return None
+        folder = cache / key
+        folder.mkdir(mode=0o700, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
     return None
@@ -135,23 +146,48 @@ def _key(artifact: Artifact, device: str, config: Mapping[str, Any]) -> str:
 
 
 def _prove(artifact: Artifact, device: str, config: Mapping[str, Any], folder: Path | None) -> None:
-    """Compile and run a model in a child process, unless that went well here before.
+    """Compile and run a model in a child process, unless that went well here and is kept as it was.
 
     Raises:
         CompilerFailed: The child did not survive it.
         ModelError: OpenVINO refuses the model.
     """
-    marker = folder / "proven" if folder is not None else None
-    if marker is not None and marker.exists():
+    if folder is not None and _is_proven(folder):
         return
     run_isolated(
         "edgecnn.openvino_api:try_out",
         {"content": artifact.content, "weights": artifact.weights, "device": device, "config": config},
         what="OpenVINO's compiler",
     )
-    if marker is not None:
+    if folder is not None:
         with suppress(OSError):
-            marker.touch()
+            replace_file(folder / PROOF, msgspec.json.encode(_compiled_files(folder)))
+
+
+def _is_proven(folder: Path) -> bool:
+    """Whether what a child compiled is still what it was; if not, it is thrown away, never loaded."""
+    try:
+        proof = msgspec.json.decode((folder / PROOF).read_bytes(), type=dict[str, str])
+        if proof == _compiled_files(folder):
+            return True
+        log.warning("%s: was altered, and is compiled again", folder)
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        log.warning("%s: cannot be read, and is compiled again (%s)", folder, first_line(error))
+    for path in folder.iterdir():
+        with suppress(OSError):
+            path.unlink()
+    return False
+
+
+def _compiled_files(folder: Path) -> dict[str, str]:
+    """The sha256 of each file that OpenVINO keeps in a folder."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.suffix == ".blob"
+    }
 
 
 # what it tells of itself -> OpenVINO's name for that

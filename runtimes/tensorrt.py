@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -20,29 +19,14 @@ from edgecnn.tensorrt_api import NUMPY_DTYPES, TensorRT, collector, find_tensorr
 
 __all__ = ["Backend"]
 
-# a graph takes memory on the GPU, and a stream of windows has few batches that come again
-GRAPHS_MAX = 16
-
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A run for one shape of each input that CUDA repeats at one call.
-
-    Attributes:
-        handle: CUDA's.
-        given: Shapes of the outputs.
-    """
-
-    handle: Any
-    given: tuple[Shape, ...]
 
 
 class Backend(Runtime):
     """Loads an engine that was built for this GPU and this version of TensorRT, and no other.
 
-    Buffers are made once, for the largest shapes that the engine takes. Runs are done one after the other.
+    Buffers are made once, for the largest shapes that the engine takes. Runs are done one after the other;
+    from the second of the same shapes on, CUDA repeats them as a graph.
     """
 
     name = "tensorrt"
@@ -72,7 +56,10 @@ class Backend(Runtime):
         capability = cuda_api.compute_capability()
         self.facts["device"] = f"GPU of compute capability {capability}"
         self._lock = threading.Lock()
-        self._graphs: dict[tuple[Shape, ...], Graph] = {}
+        # what TensorRT was told last, what it gives for that, and its run as a graph
+        self._shapes: tuple[Shape, ...] | None = None
+        self._given: tuple[Shape, ...] = ()
+        self._graph: Any = None
         with self._blamed(), ExitStack() as held:
             self._stream = held.enter_context(cuda_api.stream())
             held.callback(self._forget)
@@ -81,6 +68,7 @@ class Backend(Runtime):
             self._context = self._new_context(tensorrt)
             self._describe(tensorrt)
             self._allocate(held)
+            self._graph_held = held.enter_context(ExitStack())
             self._held = held.pop_all()
 
     def _new_context(self, tensorrt: TensorRT) -> Any:
@@ -89,7 +77,7 @@ class Backend(Runtime):
         if strategies is None:
             context = self._engine.create_execution_context()
             self._capturing = True
-            self.facts["cuda_graphs"] = "captured for each shape"
+            self.facts["cuda_graphs"] = "captured"
         else:
             config = self._engine.create_runtime_config()
             config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
@@ -166,40 +154,51 @@ class Backend(Runtime):
         for info, value in zip(self.inputs, values):
             np.copyto(self._buffers[info.name].array(value.shape, value.dtype), value)
         shapes = tuple(value.shape for value in values)
-        graph = self._graphs.get(shapes)
-        if graph:
-            given = graph.given
-            cuda_api.call("cudaGraphLaunch", graph.handle, self._stream)
+        if shapes != self._shapes:
+            self._take(shapes)
+            self._enqueue()
         else:
-            given = self._set_shapes(shapes)
-            self._enqueue(shapes, given)
+            # what TensorRT does once for a shape is done by now and is no part of the graph
+            if self._graph is None and self._capturing:
+                self._capture()
+            if self._graph is None:
+                self._enqueue()
+            else:
+                cuda_api.call("cudaGraphLaunch", self._graph, self._stream)
         cuda_api.call("cudaStreamSynchronize", self._stream)
-        answers = [
+        return [
             self._buffers[info.name].array(shape, info.dtype).copy()
-            for info, shape in zip(self.outputs, given)
+            for info, shape in zip(self.outputs, self._given)
         ]
-        # what TensorRT does once for a shape is done by now and is no part of the graph
-        if not graph and self._capturing and len(self._graphs) < GRAPHS_MAX:
-            self._capture(shapes, given)
-        return answers
 
-    def _enqueue(self, shapes: Sequence[Shape], given: Sequence[Shape]) -> None:
+    def _take(self, shapes: tuple[Shape, ...]) -> None:
+        """Turn to other shapes, for which the graph is none: TensorRT's memory is laid out anew."""
+        self._drop_graph()
+        self._shapes = None
+        self._given = self._set_shapes(shapes)
+        self._shapes = shapes
+
+    def _enqueue(self) -> None:
         """Put one run into the stream: copies to the GPU, the network, copies back."""
-        for info, shape in zip(self.inputs, shapes):
+        for info, shape in zip(self.inputs, self._shapes or ()):
             cuda_api.upload(self._buffers[info.name], tensor_bytes(shape, info.dtype), self._stream)
         if not self._context.execute_async_v3(int(self._stream)):
             raise EngineError(f"TensorRT failed ({reason()})")
-        for info, shape in zip(self.outputs, given):
+        for info, shape in zip(self.outputs, self._given):
             cuda_api.download(self._buffers[info.name], tensor_bytes(shape, info.dtype), self._stream)
 
-    def _capture(self, shapes: tuple[Shape, ...], given: tuple[Shape, ...]) -> None:
-        """Keep the run of these shapes as a graph; where that cannot be done, runs go on without."""
-        work = cuda_api.captured(self._stream, lambda: self._enqueue(shapes, given))
+    def _capture(self) -> None:
+        """Keep a run of these shapes as a graph; where that cannot be done, runs go on without."""
         try:
-            self._graphs[shapes] = Graph(self._held.enter_context(work), given)
+            work = cuda_api.captured(self._stream, self._enqueue)
+            self._graph = self._graph_held.enter_context(work)
         except EngineError as error:
             self._capturing = False
             self.facts["cuda_graphs"] = f"not used: {error}"
+
+    def _drop_graph(self) -> None:
+        self._graph = None
+        self._graph_held.close()
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
@@ -210,8 +209,7 @@ class Backend(Runtime):
 
     def _release(self) -> None:
         with self._lock:
-            self._graphs.clear()
-            # graphs, buffers, the engine and its stream, in this order
+            # the graph, buffers, the engine and its stream, in this order
             self._held.close()
 
     def _forget(self) -> None:

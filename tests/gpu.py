@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.cuda_api import compute_capability
 from edgecnn.errors import Unavailable
+from tests.paths import leave_out
 
 NOT_RUN = "execute_async_v3, CUDA graphs and parity on the device were not run"
 
 
 def gpu() -> str:
-    """Compute capability of this machine's GPU; the test is skipped, with what it leaves out, without one.
-
-    With ``EDGECNN_MUST_RUN=gpu`` it fails instead.
-    """
+    """Compute capability of this machine's GPU; of the kind ``gpu``."""
     try:
         return compute_capability()
     except Unavailable as error:
-        reason = f"no NVIDIA GPU here: {NOT_RUN} ({error})"
-        if "gpu" in os.environ.get("EDGECNN_MUST_RUN", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        leave_out("gpu", f"no NVIDIA GPU here: {NOT_RUN} ({error})")
 
 
 def without_gpu() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -76,6 +77,14 @@ def swallow(megabytes: int) -> dict[str, Any]:
         held.append(os.urandom(10_000_000))
         time.sleep(0.02)
     return {"held": len(held)}
+
+
+def leave_behind() -> dict[str, Any]:
+    return {"pid": subprocess.Popen(["sleep", "60"]).pid}
+
+
+def expendable() -> dict[str, Any]:
+    return {"score": int(Path("/proc/self/oom_score_adj").read_text())}
 
 
 def size(blob: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -17,12 +18,14 @@ from edgecnn import ModelSpec, auto, devices
 from edgecnn.auto import choose, explain, open_model
 from edgecnn.bundle import Bundle
 from edgecnn.errors import BundleError, DeviceUnavailable, InputError, MissingDependency, Unavailable
-from edgecnn.manifest import Fidelity
-from edgecnn.runtimes import openvino, ort, tensorrt
+from edgecnn.loading import read_artifact
+from edgecnn.manifest import DeviceTarget, Fidelity
+from edgecnn.runtimes import RuntimeOptions, backend, openvino, ort, tensorrt
 from tests.bundles import entry, mean_color_scores, write_artifacts, write_mean_color
 from tests.gpu import gpu, without_gpu
+from tests.paths import engine
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgecnn[openvino]'")
+engine("openvino")
 
 SPEC = ModelSpec(task="classification", size_hw=(4, 4), activation="none")
 IMAGE = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), np.uint8)
@@ -371,6 +374,31 @@ def test_device_that_is_not_here(
         open_model(bundle, runtime="openvino", device="intel-gpu")
 
 
+@pytest.mark.parametrize(
+    ("intel", "found"),
+    [(("GPU", "NPU"), "fp16 on gpu"), (("NPU",), "fp32 on auto"), ((), "fp32 on auto")],
+    ids=["there", "another", "none"],
+)
+def test_bundle_for_an_intel_gpu_runs_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, intel: tuple[str, ...], found: str
+) -> None:
+    """And on the processor of a machine without one."""
+    here = dataclasses.replace(devices.this_device(), intel=intel)
+    monkeypatch.setattr(devices, "this_device", lambda: here)
+    opened: list[str] = []
+
+    def remember(bundle: Bundle, entry: Any, runtime: Any, options: RuntimeOptions, **more: Any) -> Any:
+        opened.append(f"{entry.precision} on {options.device}")
+        return backend("ort")(read_artifact(bundle, FP32), RuntimeOptions())
+
+    monkeypatch.setattr(auto, "open_artifact", remember)
+    target = DeviceTarget(profile="intel-gpu", runtimes=("openvino", "ort"))
+    listed = [FP32, entry("onnx-fp16", "onnx", "fp16")]
+    bundle = write_artifacts(tmp_path / "a.edge", SPEC, listed, device=target)
+    open_model(bundle, runtime="openvino").close()
+    assert opened == [found]
+
+
 def test_profile_is_for_choose_as_well(bundle: Bundle) -> None:
     choice = choose(bundle, profile=devices.profile("raspberry-pi-5"))
     assert str(choice.candidate) == ORT
@@ -384,6 +412,11 @@ def test_profile_is_for_choose_as_well(bundle: Bundle) -> None:
     [
         ({"runtime": "tflite"}, InputError, "no runtime 'tflite'; there are "),
         ({"device": "jetson-orin"}, InputError, "no device 'jetson-orin'; did you mean jetson-orin-nano"),
+        (
+            {"device": "raspberry-pi-5", "runtime": "openvino"},
+            InputError,
+            "raspberry-pi-5 runs ort, not openvino",
+        ),
         ({"on_stale": "never"}, InputError, "on_stale is serve, wait or error, not 'never'"),
         ({"precision": "int4"}, InputError, "precision is auto, fp32, fp16 or int8, not 'int4'"),
         ({"precision": "int8"}, BundleError, "holds nothing in int8, but onnx-fp32"),

@@ -15,8 +15,9 @@ from edgecnn import cuda_api
 from edgecnn.cuda_api import Buffer, buffer, call, captured, compute_capability, download, stream, upload
 from edgecnn.errors import DeviceUnavailable, EngineError
 from tests.gpu import gpu, without_gpu
+from tests.paths import engine
 
-pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+engine("cuda.bindings.runtime")
 
 SOURCE = Path(cuda_api.__file__).read_text()
 CALLS = sorted(set(re.findall(r'(?:call|_give_back)\("(cuda\w+)"', SOURCE)))

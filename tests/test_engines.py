@@ -25,13 +25,20 @@ import pytest
 
 from edgecnn.engine_cache import EngineCache, Recipe, Target, fits_here, target_here
 from edgecnn.engines import ServedMeanwhile, open_on_tensorrt
-from edgecnn.errors import DeviceUnavailable, InputError, ModelError, Unavailable
+from edgecnn.errors import (
+    DeviceUnavailable,
+    EngineError,
+    InputError,
+    MissingDependency,
+    ModelError,
+    Unavailable,
+)
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
 from tests.gpu import gpu, long_model, small_model, without_gpu
-from tests.paths import ROOT
+from tests.paths import ROOT, engine
 
-trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+trt = engine("tensorrt_rtx_bindings")
+engine("cuda.bindings.runtime")
 
 HERE = Target(flavor="tensorrt_rtx", tensorrt=trt.__version__, compute_capability="8.9")
 SMALL = Artifact("onnx", small_model(), "small.onnx")
@@ -47,7 +54,8 @@ def on_ort(model: bytes = SMALL.content) -> Runtime:
 
 def open_small(folder: Path, on_stale: Any = "wait", **options: Any) -> Runtime:
     here = RuntimeOptions(cache=folder, threads=1)
-    return open_on_tensorrt(SMALL, here, fallback=on_ort, on_stale=on_stale, **{"target": HERE, **options})
+    choices = {"target": HERE, "fallback": on_ort, **options}
+    return open_on_tensorrt(SMALL, here, on_stale=on_stale, **choices)
 
 
 def build_small(folder: Path) -> Path:
@@ -272,6 +280,41 @@ def test_batches_are_those_of_the_engine_from_the_start(tmp_path: Path) -> None:
         pytest.raises(InputError, match="9×2×2×1, the engine was built"),
     ):
         model.run({"image": np.zeros((9, 2, 2, 1), np.uint8)})
+
+
+def test_without_onnx_runtime_the_engine_is_built_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    without_gpu()
+
+    def missing() -> Runtime:
+        raise MissingDependency("onnxruntime could not be imported")
+
+    with pytest.raises(DeviceUnavailable, match="no NVIDIA GPU"):
+        open_small(tmp_path, "serve", fallback=missing)
+    assert "TensorRT builds its engine first, since onnxruntime could not be imported" in caplog.text
+    assert len(list((tmp_path / "tensorrt").glob("*.engine"))) == 1
+
+
+@pytest.mark.parametrize("on_stale", ["serve", "wait", "error"])
+def test_a_kept_engine_that_fails_to_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, on_stale: str
+) -> None:
+    """It is as it was, so another one would fail as well."""
+    without_gpu()
+    build_small(tmp_path)
+
+    def full(*arguments: object) -> Runtime:
+        raise EngineError("small.onnx: cudaMalloc failed: cudaErrorMemoryAllocation")
+
+    monkeypatch.setattr("edgecnn.engines.Backend", full)
+    if on_stale == "serve":
+        with open_small(tmp_path, on_stale) as model:
+            assert model.run({"image": IMAGE})["sum"].tolist() == SUMS
+        assert "cudaMalloc failed" in caplog.text
+    else:
+        with pytest.raises(EngineError, match="cudaMalloc failed"):
+            open_small(tmp_path, on_stale)
 
 
 def test_switch_is_between_two_runs() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edgecnn import isolation
 from edgecnn.errors import BundleError, CompilerFailed, ModelError
 from edgecnn.isolation import Cancelled, Limits, run_isolated
 from tests.paths import ROOT
@@ -159,6 +160,26 @@ def test_memory_is_limited() -> None:
     assert failure("swallow", Limits(seconds=30, memory_mb=200), megabytes=10_000) == (
         "the compiler needed more than 200 MB; use another target for this model, or allow more"
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is looked at through /proc")
+def test_without_a_limit_memory_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = isolation._proc_mb
+    free = {"MemAvailable": 250.0}
+    monkeypatch.setattr(isolation, "_proc_mb", lambda file, name: free.get(name) or real(file, name))
+    assert failure("swallow", megabytes=10_000) == (
+        "the compiler needed more than 200 MB; use another target for this model, or allow more"
+    )
+
+
+def test_what_the_child_started_ends_with_it() -> None:
+    started = run("leave_behind")["pid"]
+    assert wait_for(lambda: is_gone(started))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux chooses by it")
+def test_the_child_goes_first_where_memory_runs_out() -> None:
+    assert run("expendable") == {"score": 1000}
 
 
 def test_big_values_cross() -> None:

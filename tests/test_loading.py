@@ -11,10 +11,10 @@ import pytest
 from edgecnn import ModelSpec, engine_cache, engines
 from edgecnn.bundle import Bundle
 from edgecnn.engine_cache import Target
-from edgecnn.errors import BundleError, InputError, Unavailable
+from edgecnn.errors import BundleError, EngineMismatch, InputError, Unavailable
 from edgecnn.loading import artifact_for, open_artifact, open_bundle, read_artifact
 from edgecnn.manifest import ArtifactEntry
-from edgecnn.runtimes import Runtime, RuntimeOptions, backend
+from edgecnn.runtimes import Runtime, RuntimeOptions, backend, tensorrt
 from tests.bundles import entry, mean_color_model, mean_color_scores, write_artifacts, write_mean_color
 from tests.gpu import without_gpu
 
@@ -183,6 +183,46 @@ def test_tensorrt_is_served_by_onnx_runtime_meanwhile(path: Path, monkeypatch: p
         assert model.artifact.name == str(path / "onnx-fp32.model")
     assert seen["artifact"].name == str(path / "onnx-int8-tensorrt.model")
     assert (seen["on_stale"], seen["batches"]) == ("serve", SPEC.batch_range)
+
+
+@pytest.mark.usefixtures("_ada")
+def test_an_engine_that_does_not_load_is_built_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = entry("tensorrt-int8-sm89", "tensorrt", "int8", "tensorrt", source=INT8_TENSORRT.id, **ADA)
+    bundle = write_artifacts(path, SPEC, [FP32, INT8_TENSORRT, made])
+
+    class Mismatched(tensorrt.Backend):
+        def _load(self) -> None:
+            raise EngineMismatch("it was built for another driver")
+
+    opened: list[str] = []
+    monkeypatch.setattr(
+        engines, "open_on_tensorrt", lambda artifact, *a, **more: opened.append(artifact.name)
+    )
+    open_artifact(bundle, made, Mismatched, RuntimeOptions())
+    assert opened == [str(path / INT8_TENSORRT.path)]
+    assert "it was built for another driver" in caplog.text
+    with pytest.raises(EngineMismatch):
+        open_artifact(bundle, made, Mismatched, RuntimeOptions(), on_stale="error")
+
+
+@pytest.mark.parametrize(
+    ("entries", "name"),
+    [
+        ([INT8, FP32, INT8_TENSORRT], "onnx-int8"),
+        ([FP16, FP32, INT8, INT8_TENSORRT], "onnx-int8"),
+        ([FP16, FP32, INT8_TENSORRT], "onnx-fp16"),
+    ],
+)
+@pytest.mark.usefixtures("_ada")
+def test_meanwhile_the_precision_is_the_same_where_it_can_be(
+    path: Path, monkeypatch: pytest.MonkeyPatch, entries: list[ArtifactEntry], name: str
+) -> None:
+    bundle = write_artifacts(path, SPEC, entries)
+    monkeypatch.setattr(engines, "open_on_tensorrt", lambda *a, fallback, **more: fallback())
+    with open_artifact(bundle, INT8_TENSORRT, backend("tensorrt"), RuntimeOptions(threads=1)) as model:
+        assert model.artifact.name == str(path / f"{name}.model")
 
 
 def test_engine_that_may_not_be_built_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn.paths import cache_dir
+from edgecnn.paths import cache_dir, is_private, make_private
 
 VARIABLES = ("EDGECNN_CACHE", "XDG_CACHE_HOME", "HOME")
 
@@ -17,6 +17,7 @@ VARIABLES = ("EDGECNN_CACHE", "XDG_CACHE_HOME", "HOME")
     ("settings", "folder"),
     [
         ({"EDGECNN_CACHE": "/own", "XDG_CACHE_HOME": "/base", "HOME": "/home/me"}, "/own"),
+        ({"EDGECNN_CACHE": "~/kept", "HOME": "/home/me"}, "/home/me/kept"),
         ({"XDG_CACHE_HOME": "/base", "HOME": "/home/me"}, "/base/edgecnn"),
         ({"HOME": "/home/me"}, "/home/me/.cache/edgecnn"),
         ({"EDGECNN_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/edgecnn"),
@@ -44,3 +45,48 @@ def test_asking_makes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path / "cache"))
     cache_dir()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_cache_stays_where_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGECNN_CACHE", "cache")
+    assert cache_dir() == tmp_path / "cache"
+
+
+def test_what_is_made_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        make_private(tmp_path / "cache" / "engines")
+    finally:
+        os.umask(before)
+    assert is_private(tmp_path / "cache" / "engines")
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")] == [0o700, 0o700]
+
+
+@pytest.mark.parametrize(
+    ("cache", "engines", "private"),
+    [
+        (0o755, 0o755, True),
+        (0o755, 0o775, False),
+        (0o755, 0o757, False),
+        (0o777, 0o700, False),
+        (0o1777, 0o700, True),
+        (0o755, 0o1777, False),
+    ],
+)
+def test_others_must_not_write(tmp_path: Path, cache: int, engines: int, private: bool) -> None:
+    folder = tmp_path / "cache" / "engines"
+    make_private(folder)
+    folder.parent.chmod(cache)
+    folder.chmod(engines)
+    assert is_private(folder) is private
+
+
+@pytest.mark.parametrize(("user", "private"), [(0, True), (1234, False)])
+def test_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, private: bool) -> None:
+    """Root may have put engines into an image; another user may not."""
+    owned, real = os.stat_result((0o40755, 0, 0, 2, user, 0, 0, 0, 0, 0)), Path.stat
+    monkeypatch.setattr(
+        Path, "stat", lambda self, **how: owned if self == tmp_path / "a" else real(self, **how)
+    )
+    assert is_private(tmp_path / "a") is private

@@ -13,10 +13,10 @@ import pytest
 import edgecnn
 from edgecnn import Detections
 from edgecnn.vision import list_images, read_image
-from tests.paths import ROOT, data
+from tests.paths import ROOT, data, engine
 from tests.shapes import background, draw_shape
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgecnn[openvino]'")
+engine("openvino")
 
 
 @pytest.fixture(scope="module")

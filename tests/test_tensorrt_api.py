@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from edgecnn.tensorrt_api import Said, TensorRT, collector, find_tensorrt, numpy_dtype, plain
+from tests.paths import engine
 
 RTX = "tensorrt_rtx_bindings"
-MISSING = "TensorRT for RTX is not installed"
 
 # prints what is found or why nothing is; the names after the first are made impossible to import
 FIND = """
@@ -31,7 +31,7 @@ except MissingDependency as error:
 
 @pytest.fixture(scope="module")
 def tensorrt() -> TensorRT:
-    pytest.importorskip(RTX, reason=MISSING)
+    engine(RTX)
     return find_tensorrt()
 
 
@@ -87,7 +87,7 @@ def test_a_broken_installation_is_named_or_passed_over(tmp_path: Path, text: str
     said = found(tmp_path, "tensorrt_rtx", RTX)
     assert said.startswith("TensorRT could not be imported (tensorrt: ")
     assert reason in said
-    pytest.importorskip(RTX, reason=MISSING)
+    engine(RTX)
     assert found(tmp_path) == RTX
 
 

@@ -18,6 +18,7 @@ from edgecnn.converters import canonical, load_model
 from edgecnn.converters.onnx_fp16 import OnnxToFp16
 from edgecnn.errors import ModelError
 from edgecnn.runtimes import Artifact, RuntimeOptions, backend
+from tests.paths import engine
 from tests.zoo import ROWS, images
 
 LISTED_MODELS = """
@@ -134,7 +135,7 @@ def test_int8(name: str) -> None:
     "name", ["models/lenet-5", "operations/bed-of-nails-assigned", "operations/attention"]
 )
 def test_openvino(name: str) -> None:
-    pytest.importorskip("openvino", reason="openvino is not installed")
+    engine("openvino")
     from edgecnn.converters.onnx_openvino import OnnxToOpenVino
 
     converted, pictures = convert(name)
@@ -145,14 +146,7 @@ def test_openvino(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["models/lenet-5", "operations/spatial-pyramid-pool"])
 def test_tensorrt_builds(name: str) -> None:
+    engine("tensorrt_rtx_bindings")
     from edgecnn.converters.onnx_tensorrt import OnnxToTensorRT
-    from edgecnn.errors import MissingDependency
-    from edgecnn.tensorrt_api import find_tensorrt
 
-    try:
-        flavor = find_tensorrt().flavor
-    except MissingDependency as error:
-        pytest.skip(str(error))
-    if flavor != "tensorrt_rtx":
-        pytest.skip("only TensorRT for RTX builds for a GPU that is not here")
     assert OnnxToTensorRT(compute_capability="8.9")(convert(name)[0].model).plan

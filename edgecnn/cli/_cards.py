@@ -106,7 +106,10 @@ def device_lines(bundle: Bundle) -> list[str]:
 def _needs(entry: ArtifactEntry) -> str:
     needs = entry.requires
     if entry.format == "tensorrt":
-        return f"{needs['flavor']} {needs['tensorrt']}, compute capability {needs['compute_capability']}"
+        flavor, version, capability = (
+            needs.get(name, "unknown") for name in ("flavor", "tensorrt", "compute_capability")
+        )
+        return f"{flavor} {version}, compute capability {capability}"
     return ", ".join(f"{name} {value}" for name, value in needs.items())
 
 

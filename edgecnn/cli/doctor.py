@@ -118,7 +118,7 @@ def _openvino_devices(runtimes: list[dict[str, Any]]) -> list[str] | None:
 def _cache() -> dict[str, Any]:
     from edgecnn.paths import cache_dir
 
-    folder = cache_dir().absolute()
+    folder = cache_dir()
     size = 0
     for parent, _, files in os.walk(folder):
         for name in files:

@@ -22,6 +22,7 @@ from edgecnn.calibration.ranges import QuantParams, quant_params
 from edgecnn.calibration.rounding import Int8Weights, round_weights
 from tests.calibration.graphs import Images, content, graph, node, noise, pixels
 from tests.converters.helpers import run_bytes
+from tests.paths import engine
 
 IMAGES = pixels(16, 8, 8, 3)
 PLACEMENTS: list[Placement] = ["cpu", "tensorrt"]
@@ -377,7 +378,7 @@ def test_names_of_the_model_that_are_numbers(placement: Placement) -> None:
 @every_net
 def test_tensorrt_builds_an_engine(net: Callable[[], ir.Model]) -> None:
     """With the builder of TensorRT for RTX, which needs no GPU."""
-    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    trt = engine("tensorrt_rtx_bindings")
     said: list[str] = []
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]

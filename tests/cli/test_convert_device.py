@@ -17,6 +17,7 @@ from edgecnn import Bundle, devices, rungs
 from edgecnn.cli.main import main
 from edgecnn.devices import DeviceProfile
 from tests.int8 import FASTER, clock
+from tests.paths import engine
 from tests.shapes import SPEC
 from tests.test_quantization import shape_frames
 
@@ -26,9 +27,9 @@ PROFILES = [profile.name for profile in devices.profiles()]
 def needs(profile: DeviceProfile) -> None:
     """Skip what cannot be written without an engine that is not installed."""
     if "openvino" in profile.targets:
-        pytest.importorskip("openvino", reason="OpenVINO is not installed")
+        engine("openvino")
     if profile.compute_capabilities and profile.jetson is None:
-        pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+        engine("tensorrt_rtx_bindings")
 
 
 def check_readable(bundle: Bundle, profile: DeviceProfile) -> None:

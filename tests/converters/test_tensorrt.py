@@ -39,8 +39,9 @@ from edgecnn.tensorrt_api import collector, find_tensorrt
 from tests import models
 from tests.calibration.graphs import node, noise, pixels
 from tests.converters.helpers import convert
+from tests.paths import engine
 
-trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+trt = engine("tensorrt_rtx_bindings")
 
 WEIGHTS = noise(4, 3, 3, 3)
 CAST = node("Cast", "image", "float", to=TensorProto.FLOAT)
@@ -273,6 +274,15 @@ def test_such_operations_in_branches_are_found() -> None:
     choice = node("If", "yes", "out", then_branch=branch("NonZero"), else_branch=branch("Shape"))
     source = model([CAST, choice], kind=TensorProto.INT64, yes=np.array(True)).SerializeToString()
     with pytest.raises(ModelError, match=r"^NonZero_out \(NonZero\)"):
+        check_model(source)
+
+
+def test_pixels_in_branches_must_be_cast_first_too() -> None:
+    out = helper.make_tensor_value_info("flat", TensorProto.UINT8, None)
+    branch = helper.make_graph([node("Flatten", "image", "flat")], "branch", [], [out])
+    choice = node("If", "yes", "out", then_branch=branch, else_branch=branch)
+    source = model([choice], kind=TensorProto.UINT8, yes=np.array(True)).SerializeToString()
+    with pytest.raises(ModelError, match=r"^flat \(Flatten\): TensorRT can only cast a uint8 input"):
         check_model(source)
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from edgecnn.errors import (
     ModelError,
 )
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
-from tests.paths import ROOT
+from tests.paths import ROOT, engine
 from tests.runtimes.test_runtimes import ANSWER, BATCH, INPUTS, OUTPUTS, onnx_model
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgecnn[openvino]'")
+engine("openvino")
 
 FACE = ROOT / "edgecnn" / "models" / "face.edge"
 
@@ -269,15 +270,53 @@ def test_it_works_without_a_cache(ir: Artifact, tmp_path: Path, monkeypatch: pyt
         assert children.count == count
 
 
-@pytest.mark.parametrize("rest", [0, 100, -100])
-def test_a_damaged_cache_is_made_anew(ir: Artifact, tmp_path: Path, rest: int) -> None:
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "cut": lambda whole: whole[:-100],
+    "zeros": lambda whole: whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2),
+    "a bit": lambda whole: whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_made_anew(
+    ir: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     load(ir, cache=tmp_path).close()
     (blob,) = tmp_path.glob("openvino/*/*.blob")
     whole = blob.read_bytes()
     blob.unlink()
-    blob.write_bytes(whole[:rest])
-    with load(ir, cache=tmp_path) as runtime:
-        np.testing.assert_array_equal(runtime.run({"image": BATCH})["sum"], ANSWER["sum"])
+    blob.write_bytes(DAMAGES[damage](whole))
+    children = Counted(monkeypatch)
+    for _ in range(2):
+        with load(ir, cache=tmp_path) as runtime:
+            np.testing.assert_array_equal(runtime.run({"image": BATCH})["sum"], ANSWER["sum"])
+    assert children.count == 1
+
+
+@pytest.mark.parametrize("proof", [b"", b"junk", b"\xff", b"[]", b"{}"])
+def test_a_damaged_proof_proves_nothing(
+    ir: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proof: bytes
+) -> None:
+    load(ir, cache=tmp_path).close()
+    (file,) = tmp_path.glob("openvino/*/proven.json")
+    file.write_bytes(proof)
+    children = Counted(monkeypatch)
+    load(ir, cache=tmp_path).close()
+    load(ir, cache=tmp_path).close()
+    assert children.count == 1
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(
+    ir: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tmp_path.joinpath("openvino").mkdir()
+    tmp_path.joinpath("openvino").chmod(0o777)
+    children = Counted(monkeypatch)
+    for count in (1, 2):
+        load(ir, cache=tmp_path).close()
+        assert children.count == count
+    assert "others may write there" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", onnx_model()[:-20], onnx_model()[:40]])

@@ -332,10 +332,23 @@ def test_closed_is_closed(name: str) -> None:
         runtime.run({"image": BATCH})
 
 
-def test_model_that_the_manifest_does_not_describe() -> None:
+def test_engine_that_is_taken_away_while_it_runs() -> None:
+    def answer(feeds: object) -> list[Any]:
+        runtime.close()
+        raise AttributeError("_session")
+
+    runtime = backend("null")(artifact("null"), None, answer)  # type: ignore[call-arg]
+    with pytest.raises(EngineError, match=r"^tiny: was closed while it ran$"):
+        runtime.run({"image": BATCH})
+
+
+def test_model_that_the_manifest_does_not_describe(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Runtime] = []
+    monkeypatch.setattr(backend("ort"), "close", lambda self: closed.append(self))
     for change in ({"inputs": OUTPUTS}, {"outputs": INPUTS}):
         with pytest.raises(InputError, match=r"tiny: has the (in|out)puts .*; the manifest says"):
             backend("ort")(dataclasses.replace(artifact("ort"), **change))
+    assert len(closed) == 2, "what was opened for nothing is given back"
 
 
 def test_only_engines_are_chosen_by_themselves() -> None:

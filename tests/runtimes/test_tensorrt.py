@@ -25,8 +25,9 @@ from edgecnn.tensorrt_api import MODULES, collector, find_tensorrt
 from tests.calibration.graphs import pixels
 from tests.converters.helpers import convert
 from tests.gpu import gpu, small_model, without_gpu
+from tests.paths import engine
 
-pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+engine("cuda.bindings.runtime")
 if not any(map(importlib.util.find_spec, MODULES)):
     pytest.skip("TensorRT is not installed", allow_module_level=True)
 
