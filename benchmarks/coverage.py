@@ -1,6 +1,6 @@
 """Runs the zoo (tests/zoo) through every engine in every precision and writes docs/coverage.md.
 
-usage: python benchmarks/coverage.py [--only REGEX] [--fresh | --failed] [--seconds 240] [--jobs N]
+usage: python benchmarks/coverage.py [--only REGEX] [--fresh | --failed] [--seconds 600] [--jobs N]
 
 Each network has a process of its own and a limit of time. What is done is kept in build/coverage/results.jsonl,
 so that a run that was stopped goes on where it was; rows are done again after a change of the sources or of an
@@ -198,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="regular expression that names of rows match")
     parser.add_argument("--fresh", action="store_true", help="do again what is done")
     parser.add_argument("--failed", action="store_true", help="do what is missing or did not pass")
-    parser.add_argument("--seconds", type=float, default=240, help="limit of a row")
+    parser.add_argument("--seconds", type=float, default=600, help="limit of a row")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--page", action="store_true", help="only write the page")
     parser.add_argument("--row", help=argparse.SUPPRESS)

@@ -17,6 +17,7 @@ from edgecnn.calibration.placement import Placement, is_symmetric, place, quanti
 from edgecnn.calibration.rounding import Int8Weights, round_weights
 from edgecnn.calibration.selection import AUTO, Selected, select_ranges
 from edgecnn.errors import ModelError, require
+from edgecnn.progress import OnWork, silent_work
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Int8Builder"]
 
 # what is under way, how much of it is done, and how much there is
-OnWork = Callable[[str, int, int], None]
 
 
 class Int8Builder:
@@ -66,7 +66,7 @@ class Int8Builder:
         self._images = images
         self._method = method
         self._threads = threads
-        self._work: OnWork = on_work or (lambda what, done, total: None)
+        self._work: OnWork = on_work or silent_work
         self.layers: tuple[QuantLayer, ...] = quant_layers(self._network)
         if not self.layers:
             raise ModelError(

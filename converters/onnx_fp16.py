@@ -25,11 +25,14 @@ __all__ = ["HALF", "OnnxToFp16"]
 HALF = ".half"  # behind the name of a value's float16 form, where it exists in float32 too
 STANDARD = ("", "ai.onnx")  # names of the domain of ONNX's own operations
 FLOAT16_MAX = 65504.0
+FLOAT16_LEAST = 2.0**-24
 # what these do to pixels before the first layer stays exact: 255 levels are not yet a feature
 PIXELWISE = ("Transpose", "Cast", "Mul", "Add", "Sub", "Div", "Slice", "Gather", "Unsqueeze", "Concat")
 ACTIVATIONS = ("Softmax", "Sigmoid")
 # constants of these are limits and fillers: where one is beyond float16, its largest value does as well
 BOUNDING = ("Clip", "Max", "Min", "Pad", "Where")
+# a number that is nearly 0 keeps a divisor or a logarithm away from 0 here, and float16 must not make it 0
+GUARDING = ("Clip", "Max", "Add", "Sub")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ def _rewritten(source: onnx.ModelProto) -> onnx.ModelProto:
         for value in node.outputs:
             if _is_float(value):
                 _retype_result(graph, value, node, half)
+    for node in list(graph):
+        if node.op_type == "MatMul" and node in half:
+            _shield(graph, node)
     proto: onnx.ModelProto = ir.to_proto(model)
     del proto.graph.value_info[:]
     return proto
@@ -167,6 +173,8 @@ def _rounded(exact: npt.NDArray[np.float32], value: ir.Value, node: ir.Node) -> 
         exact = np.where(np.isfinite(exact), exact.clip(-FLOAT16_MAX, FLOAT16_MAX), exact)
     with np.errstate(over="ignore"):
         rounded = exact.astype(np.float16)
+    if node.op_type in GUARDING and exact.size == 1 and exact.any() and not rounded.any():
+        rounded = np.where(exact > 0, FLOAT16_LEAST, -FLOAT16_LEAST).astype(np.float16)
     lost = np.isinf(rounded) & np.isfinite(exact)
     what = f"{node.name} ({node.op_type}): its constant {value.name}"
     if lost.any():
@@ -211,6 +219,38 @@ def _cast(graph: ir.Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType) -
     cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(dtype), value.shape
     graph.insert_after(node, cast)
     return cast.outputs[0]
+
+
+def _shield(graph: ir.Graph, product: ir.Node) -> None:
+    """Compute a product with an axis more in front where a Transpose moves the first axis of an operand.
+
+    ONNX Runtime, from 1.24 on, fuses such a Transpose with a product of float16 and then dies of it on x86
+    (https://github.com/microsoft/onnxruntime/issues/28392). What has the axis it leaves alone.
+    """
+    import numpy as np
+    import onnx_ir as ir
+
+    if not any(_first_axis_moved(value) for value in product.inputs):
+        return
+    tape = ir.tape.Tape(graph)
+    axis = tape.initializer(ir.tensor(np.array([0])), f"{product.outputs[0].name}.axis")
+    operands = [tape.op("Unsqueeze", [v, axis]) if _rank(v) > 2 else v for v in product.inputs]
+    result = tape.op("Squeeze", [tape.op("MatMul", operands, name=product.name), axis])
+    ir.convenience.replace_nodes_and_values(graph, product, [product], tape.nodes, product.outputs, [result])
+
+
+def _first_axis_moved(value: ir.Value | None) -> bool:
+    """Whether it is transposed from [M, ..., K] to [..., M, K] or [..., K, M]."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Transpose" or _rank(value) < 3:
+        return False
+    inner = list(range(1, _rank(value) - 1))
+    return list(node.attributes.get_ints("perm", []))[: len(inner)] == inner
+
+
+def _rank(value: ir.Value | None) -> int:
+    """Its number of axes, or 0 where that is not known."""
+    return 0 if value is None or value.shape is None else value.shape.rank()
 
 
 def _half_name(graph: ir.Graph, value: ir.Value) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from edgecnn.errors import ModelError, require
 from edgecnn.isolation import NO_HURRY, Limits, run_isolated
 from edgecnn.manifest import TensorInfo
 from edgecnn.openvino_api import find_openvino, port_info, read_model, try_out
+from edgecnn.progress import OnWork
 
 __all__ = ["OnnxToOpenVino", "OpenVinoIr"]
 
 # what is under way, how much of it is done, and how much there is
-OnWork = Callable[[str, int, int], None]
 
 # attributes that it leaves out, or stumbles over, by operation and value
 MISREAD = (("Resize", "antialias", 1), ("Pad", "mode", b"wrap"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +23,10 @@ UNKNOWN = TensorInfo(name="", dtype="unknown", shape=())
 
 
 def rewrite(model: ir.Model, shapes: Shapes) -> None:
-    """Replace a Pad that wraps around, and a Resize with antialiasing, by what gives the same.
+    """Replace a Pad that wraps around, a Resize with antialiasing and an Einsum of capitals by the same.
 
-    OpenVINO has no such Pad; TensorRT refuses the antialiasing and OpenVINO leaves it out without a word.
+    OpenVINO has no such Pad; TensorRT refuses the antialiasing and OpenVINO leaves it out without a word;
+    TensorRT knows no capitals.
 
     Args:
         model: Changed in place. Nodes stay whose sizes, or pads, are not known, and rarer forms of Resize.
@@ -117,6 +119,16 @@ def _resampling(before: Any, after: Any, a: float | None) -> npt.NDArray[np.floa
     return np.asarray(weights, np.float32)
 
 
+def _spelled(node: ir.Node, tape: ir.tape.Tape, shapes: Shapes) -> ir.Value | None:
+    """The same sum over small letters, from a on."""
+    equation = node.attributes.get_string("equation", "")
+    letters = dict.fromkeys(filter(str.isalpha, equation))
+    if equation == equation.lower() or len(letters) > len(ascii_lowercase):
+        return None
+    small = str.maketrans("".join(letters), ascii_lowercase[: len(letters)])
+    return tape.op("Einsum", node.inputs, {"equation": equation.translate(small)})
+
+
 def _info(value: ir.Value | None, shapes: Shapes) -> TensorInfo:
     return UNKNOWN if value is None else shapes.get(str(value.name), UNKNOWN)
 
@@ -136,4 +148,4 @@ def _constant(array: npt.NDArray[Any], node: ir.Node, tape: ir.tape.Tape) -> ir.
     return tape.initializer(ir.tensor(array), f"{node.outputs[0].name}.{len(tape.initializers)}")
 
 
-FORMULAS = {"Pad": _wrapped, "Resize": _resized}
+FORMULAS = {"Einsum": _spelled, "Pad": _wrapped, "Resize": _resized}

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from edgecnn.converters.base import Arrow
 from edgecnn.converters.tensorrt_checks import End, check_model
 from edgecnn.errors import DeviceUnavailable, InputError, ModelError
-from edgecnn.isolation import NO_HURRY, Limits, OnWork, run_isolated
+from edgecnn.isolation import NO_HURRY, Limits, run_isolated
+from edgecnn.progress import OnWork
 from edgecnn.tensorrt_api import (
     Collector,
     TensorRT,

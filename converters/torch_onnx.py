@@ -32,6 +32,7 @@ from edgecnn.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
@@ -40,6 +41,8 @@ __all__ = ["TorchToOnnx", "export"]
 INPUT = "input"
 OPSET = 20
 OLDEST_EXPORT = 18
+SMALL = 1e-6  # the optimiser's tolerance is 1e-8
+FILE_MAX = 2**31 - 1  # bytes that protobuf holds
 IR_VERSION = 9  # the one that came with opset 20: older engines read it too
 
 
@@ -64,6 +67,12 @@ class TorchToOnnx(Arrow["nn.Module", "onnx.ModelProto"]):
         require("onnxscript", "convert")
         if self.batch is not None and self.batch < 1:
             raise ModelError(f"batch must be at least 1, not {self.batch}")
+        weights = sum(t.numel() * t.element_size() for t in [*source.parameters(), *source.buffers()])
+        if weights > FILE_MAX:
+            raise ModelError(
+                f"its weights are {weights / 1e9:.1f} GB, and the ONNX file that all else is made from holds "
+                f"{FILE_MAX / 1e9:.1f} GB at most; use a smaller network"
+            )
         check_eval(source)
         with quiet():
             if self.batch is None:
@@ -162,8 +171,11 @@ def _translate(
             opset_version=opset,
             dynamic_shapes=({0: BATCH},) if open_batch else None,
             external_data=False,
-            optimize=True,
+            optimize=False,
         )
+        if exported is not None:
+            _keep_small_terms(exported.model)
+            exported.optimize()
     except Exception as error:  # the exporter has a class of its own, its optimiser raises anything
         raise ModelError(_unsupported(program, error)) from error
     if exported is None:
@@ -179,6 +191,29 @@ def _translate(
     for node in made.graph.node:
         del node.metadata_props[:]
     return made
+
+
+def _keep_small_terms(model: ir.Model) -> None:
+    """Give a number that is nearly 0 an axis where it is added: the exporter's optimiser takes it for 0.
+
+    Without the axis it would leave out what keeps a divisor or a logarithm away from 0.
+    """
+    import onnx_ir as ir
+    from onnx_ir.passes.common import IdentityEliminationPass
+
+    IdentityEliminationPass()(model)
+    for node in model.graph:
+        if node.op_type not in ("Add", "Sub"):
+            continue
+        for position, (value, other) in enumerate(zip(node.inputs, reversed(node.inputs))):
+            tensor = None if value is None else ir.convenience.get_const_tensor(value)
+            if tensor is None or tensor.shape or other is None or not other.shape:
+                continue
+            if 0 < abs(tensor.numpy()) < SMALL:
+                name = f"{node.outputs[0].name}.{position}"
+                term = ir.Value(name=name, const_value=ir.tensor(tensor.numpy().reshape(1)))
+                model.graph.register_initializer(term)
+                node.replace_input_with(position, term)
 
 
 def _name_layers(model: onnx.ModelProto) -> None:

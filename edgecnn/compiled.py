@@ -14,8 +14,8 @@ from edgecnn.converters.onnx_tensorrt import OnnxToTensorRT, TensorRtEngine
 from edgecnn.devices import engine_source
 from edgecnn.draft import Draft
 from edgecnn.errors import Unavailable
-from edgecnn.ladder import OnStep, OnWork
 from edgecnn.manifest import ArtifactEntry
+from edgecnn.progress import OnStep, OnWork, silent_step
 from edgecnn.rungs import Examiner, Precision, Rung
 from edgecnn.runtimes import Artifact, RuntimeOptions, backend
 from edgecnn.tensorrt_api import find_tensorrt
@@ -80,7 +80,7 @@ def openvino_rungs(
             rung = _in_bf16(rung, examiner)
         seconds = time.perf_counter() - start
         rungs.append(replace(rung, entry=msgspec.structs.replace(entry, build_s=round(seconds, 3))))
-        (on_step or _silent)(f"openvino {precision}", seconds)
+        (on_step or silent_step)(f"openvino {precision}", seconds)
     return rungs
 
 
@@ -146,7 +146,7 @@ def with_engines(
         for warning in engine.warnings:
             log.info("TensorRT on %s: %s", source.path, warning)
         name = "" if capability is None else f" for {capability}"
-        (on_step or _silent)(f"tensorrt {source.precision}{name}", engine.build_s)
+        (on_step or silent_step)(f"tensorrt {source.precision}{name}", engine.build_s)
         if capability is not None:
             entry = _engine_entry(source, capability, engine)
             entries.append(entry)
@@ -171,7 +171,3 @@ def _engine_entry(source: ArtifactEntry, capability: str, engine: TensorRtEngine
         build_s=round(engine.build_s, 3),
         requires={"source": source.id, **engine.facts},
     )
-
-
-def _silent(name: str, seconds: float) -> None:
-    """Steps that nobody watches."""

@@ -26,9 +26,9 @@ from edgecnn.converters.onnx_canonical import Canonical, canonical
 from edgecnn.draft import ARTIFACT_ID, Draft, first_draft, save, with_rungs
 from edgecnn.errors import EngineError, GateMissed, InputError, ModelError, SpecError
 from edgecnn.judging import pool
-from edgecnn.ladder import OnStep, OnWork
 from edgecnn.manifest import DeviceTarget
 from edgecnn.parity import Parity, compare
+from edgecnn.progress import OnStep, OnWork
 from edgecnn.pruned_model import pruned_model
 from edgecnn.quantization import CALIBRATION_SAMPLES, REAL_INPUTS, Request, lower
 from edgecnn.reference import reference_for

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,9 @@ import msgspec
 
 from edgecnn import errors
 from edgecnn.errors import CompilerFailed, EdgeCnnError, first_line
+from edgecnn.progress import OnWork
 
 __all__ = ["NO_HURRY", "Cancelled", "Limits", "run_isolated"]
-
-# what is under way, how much of it is done, and how much there is
-OnWork = Callable[[str, int, int], None]
 
 POLL_S = 0.05
 LAST_WORDS = 4096  # bytes at the end of the child's output in which its last line is looked for

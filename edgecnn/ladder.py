@@ -24,15 +24,13 @@ from edgecnn.calibration.sensitivity import layer_sensitivities
 from edgecnn.converters.onnx_fp16 import OnnxToFp16
 from edgecnn.errors import ModelError, require
 from edgecnn.manifest import ArtifactEntry, FloatLayer, Network, Quantization
+from edgecnn.progress import OnStep, OnWork, silent_work
 from edgecnn.rungs import Examiner, Rung
 from edgecnn.runtimes import Artifact
 
-__all__ = ["Ladder", "OnStep", "OnWork"]
+__all__ = ["Ladder"]
 
 log = logging.getLogger(__name__)
-
-OnStep = Callable[[str, float], None]
-OnWork = Callable[[str, int, int], None]
 
 FP16_IMAGES = 4  # all tensors inside are in memory for these, twice
 FILES = {"cpu": "model.int8.onnx", "tensorrt": "model.int8.tensorrt.onnx", None: "model.fp16.onnx"}
@@ -69,7 +67,7 @@ class Ladder:
         self._examiner, self._goal = examiner, examiner.goal
         self._requires = {"opset": opset}
         self._step: OnStep = on_step or (lambda name, seconds: None)
-        self._work: OnWork = on_work or (lambda what, done, total: None)
+        self._work: OnWork = on_work or silent_work
 
     def descend(self) -> list[Rung]:
         """Try what the goal asks for; fp16 as well where INT8 is not faster here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -67,7 +68,8 @@ def read_model(content: bytes, weights: bytes = b"") -> Any:
     except Exception as error:  # OpenVINO raises RuntimeError and others
         raise ModelError(f"OpenVINO refuses it ({useful_line(error)})") from error
     _change_layout_last(model)
-    _average_in_float(model)
+    _write_down_shapes(model)
+    _stop_bytes(model)
     model.validate_nodes_and_infer_types()
     return model
 
@@ -119,22 +121,59 @@ def _change_layout_last(model: Any) -> None:
             reader.replace_source_output(transpose.output(0))
 
 
-def _average_in_float(model: Any) -> None:
-    """Let average pools of an INT8 model read floats.
+def _write_down_shapes(model: Any) -> None:
+    """Give each Reshape whose result has a known shape that shape as a constant.
 
-    On bytes the CPU plugin counts a border as code 0, which is not zero where there is a zero point, and
-    rounds what other operations read from a pool. A maximum with the lowest number changes nothing, but bytes
-    do not pass through it.
+    OpenVINO reads a bias as a Reshape that asks what its convolution gives, and later asks there, too, where
+    anything else wants to know the batch. With a second reader the CPU plugin does not add the bias in the
+    convolution but in the FakeQuantize behind it, and there adds the first channel's to all channels.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Reshape" or node.get_output_partial_shape(0).is_dynamic:
+            continue
+        if node.input_value(1).get_node().get_type_name() != "Constant":
+            shape = find_openvino().opset13.constant(np.array(node.get_output_shape(0), np.int64))
+            node.input(1).replace_source_output(shape.output(0))
+
+
+def _stop_bytes(model: Any) -> None:
+    """Let an INT8 model be in float where OpenVINO would get bytes wrong.
+
+    * An average pool: it would count a border as code 0, which is not zero where there is a zero point, and
+      round what other operations read from the pool.
+    * A Concat of tokens: it would quantise what the Concat reads, with a scale for each token.
+    * A Reshape from (n * tokens, channels) to (n, tokens, channels): scales of channels would move past it.
+
+    Its compiler stops at the latter two. A maximum with the lowest number changes nothing, but neither
+    bytes nor scales pass it.
     """
     nodes = model.get_ordered_ops()
     if all(node.get_type_name() != "FakeQuantize" for node in nodes):
         return
     lowest = np.finfo(np.float32).min
-    for pool in nodes:
-        source = pool.input_value(0) if pool.get_type_name() == "AvgPool" else None
-        if source is not None and source.get_node().get_type_name() != "Maximum":
+    for node in nodes:
+        if node.get_type_name() == "AvgPool" or _quantizes_joined_tokens(node) or _splits_batch(node):
+            source = node.input_value(0)
+            if source.get_node().get_type_name() == "Maximum":  # IR that was made here
+                continue
             floats = find_openvino().opset13.maximum(source, lowest)
-            pool.input(0).replace_source_output(floats.output(0))
+            node.input(0).replace_source_output(floats.output(0))
+
+
+def _quantizes_joined_tokens(node: Any) -> bool:
+    if node.get_type_name() != "FakeQuantize":
+        return False
+    source = node.input_value(0)
+    return source.get_node().get_type_name() == "Concat" and bool(source.get_partial_shape().rank == 3)
+
+
+def _splits_batch(node: Any) -> bool:
+    if node.get_type_name() != "Reshape":
+        return False
+    before, after = node.get_input_partial_shape(0), node.get_output_partial_shape(0)
+    if before.rank != 2 or after.rank.is_dynamic or not (before[1:].is_static and after[1:].is_static):
+        return False
+    return bool(math.prod(before[1:].to_shape()) != math.prod(after[1:].to_shape()))
 
 
 def _only_reader(node: Any, kind: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from edgecnn.converters.load import LoadedModel
 from edgecnn.converters.onnx_canonical import canonical
 from edgecnn.errors import InputError
 from edgecnn.manifest import PrunedChannels, Pruning
+from edgecnn.progress import OnWork
 from edgecnn.pruning import prune, prune_to_latency
 from edgecnn.runtimes import Artifact, RuntimeOptions, backend
 from edgecnn.spec import ModelSpec
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["pruned_model"]
-
-OnWork = Callable[[str, int, int], None]
 
 
 def pruned_model(

@@ -26,10 +26,11 @@ from edgecnn.compiled import check_installed, openvino_rungs, with_engines
 from edgecnn.draft import Draft, save, with_rungs
 from edgecnn.errors import BundleError, GateMissed, InputError, MediaError
 from edgecnn.judging import judge_for, outputs_of, pool, telling_rows
-from edgecnn.ladder import Ladder, OnStep, OnWork
+from edgecnn.ladder import Ladder
 from edgecnn.loading import open_bundle
 from edgecnn.manifest import Calibration, Evaluated
 from edgecnn.paths import replace_file
+from edgecnn.progress import OnStep, OnWork, silent_work
 from edgecnn.reporting import REPORT_NAME, report_page
 from edgecnn.rungs import PLACEMENTS, Compared, Examiner, Goal, Precision, Rung, marked
 from edgecnn.runtimes import Artifact, Outputs, RuntimeOptions, backend
@@ -226,7 +227,7 @@ def lower(
             manifest.spec,
             runtime,
             samples,
-            on_progress=lambda done, total: (on_work or _silent)("evaluating fp32", done, total),
+            on_progress=lambda done, total: (on_work or silent_work)("evaluating fp32", done, total),
         )
     mark = judge.fp32
     if original is not None:
@@ -301,7 +302,3 @@ def _write_report(path: Path, page: str) -> None:
         replace_file(path, page.encode("utf-8"))
     except OSError as error:
         log.warning("%s: cannot be written (%s)", path, error.strerror)
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""

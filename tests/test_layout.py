@@ -25,7 +25,7 @@ MAPPED = {"converters", "runtimes", "calibration"}
 
 # from the ground up: a module may import its own floor and the floors below
 FLOORS = [
-    {"errors", "paths"},
+    {"errors", "paths", "progress"},
     {"isolation", "tensorrt_api", "cuda_api"},
     {"spec", "results", "manifest", "bundle"},
     {"openvino_api"},

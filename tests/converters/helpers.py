@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from edgecnn.converters import Canonical, canonical, load_model
 from edgecnn.spec import ModelSpec
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+# of (n, k), not negative; without the number that is nearly 0 they are not finite for zeros
+GUARDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "normalize": functional.normalize,
+    "under the root": lambda x: x / torch.sqrt((x * x).sum(1, keepdim=True) + 1e-12),
+    "behind the norm": lambda x: x / (1e-8 + x.norm(dim=1, keepdim=True)),
+    "maximum": lambda x: x / torch.maximum(x.amax(1, keepdim=True), torch.tensor(1e-9)),
+    "a tensor": lambda x: x / (x.sum(1, keepdim=True) + torch.tensor(1e-9)),
+    "subtracted": lambda x: x / (-x.sum(1, keepdim=True) - 1e-10),
+    "logarithm": lambda x: torch.log(x.clamp(min=1e-9)).clamp(min=-5),
+}
 
 
 def convert(model: Any, spec: ModelSpec, **options: Any) -> Canonical:

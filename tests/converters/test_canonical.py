@@ -20,7 +20,7 @@ from edgecnn.errors import ModelError, SpecError
 from edgecnn.manifest import TensorInfo
 from edgecnn.spec import ModelSpec
 from tests import models
-from tests.converters.helpers import check_parity, convert, images, run
+from tests.converters.helpers import GUARDED, check_parity, convert, images, run
 
 RAW = ModelSpec(task="tensors", size_hw=(8, 8), scale=1.0, activation="none")
 GRAY = RAW.replace(color="gray", size_hw=(5, 5), mean=(0.0,), std=(1.0,))
@@ -131,6 +131,14 @@ def test_operations_give_what_torch_gives(module: nn.Module) -> None:
     spec = ModelSpec(task="tensors", size_hw=(8, 8), mean=(0.4,), std=(0.3,), activation="none")
     converted = convert(models.trained_statistics(module), spec)
     check_parity(converted, images(spec, 3))
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_numbers_that_are_nearly_zero_are_not_left_out(name: str) -> None:
+    converted = convert(models.Lambda(lambda x: GUARDED[name](x.relu().flatten(1))), RAW)
+    batch = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 1)])
+    (found,) = check_parity(converted, batch).values()
+    assert np.isfinite(found).all()
 
 
 def test_flatten_keeps_channels_first() -> None:

@@ -15,7 +15,7 @@ from edgecnn import ModelSpec
 from edgecnn.converters.onnx_fp16 import OnnxToFp16
 from edgecnn.errors import ModelError
 from tests import models, shapes
-from tests.converters.helpers import convert, images, run_bytes
+from tests.converters.helpers import GUARDED, convert, images, run_bytes
 
 SPEC = ModelSpec(task="classification", size_hw=(8, 8), activation="none", mean=(0.5,), std=(0.25,))
 
@@ -180,6 +180,52 @@ def test_a_limit_beyond_float16_is_a_limit_still_and_a_factor_is_refused() -> No
     mul = helper.make_node("Mul", ["y", "high"], ["out"], "mul")
     with pytest.raises(ModelError, match=r"mul \(Mul\): its constant high holds 1e\+30"):
         in_half(graph_model([CAST, clip, mul], constants))
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_what_keeps_a_divisor_from_zero_does_not_become_zero(name: str) -> None:
+    spec = ModelSpec(task="tensors", size_hw=(8, 8), activation="none", scale=1.0)
+    converted = convert(models.Lambda(lambda x: GUARDED[name](x.relu().flatten(1))), spec)
+    batch = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 1)])
+    check_close(converted.model, in_half(converted.model), batch)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "left", "right"),
+    [
+        pytest.param((4, 4, 3), [1, 0, 2], (3, 3), id="on the left"),
+        pytest.param((4, 4, 3), (4, 4), [1, 0, 2], id="on the right"),
+        pytest.param((4, 3, 4), [1, 0, 2], [1, 2, 0], id="both"),
+        pytest.param((4, 4, 3), [1, 0, 2], (1, 1, 3, 3), id="the other has more axes"),
+        pytest.param((8, 6, 1), [1, 0, 2], (1,), id="the other is a vector"),
+    ],
+)
+def test_products_that_onnx_runtime_dies_of(sizes: Any, left: Any, right: Any) -> None:
+    """Operands are constants of the shape of a tuple, or transposed in the order of a list."""
+    constants = {"sizes": np.array(sizes), "like": np.array([1, 4, 4, 3]), "scale": np.float32(0.01)}
+    nodes = [
+        CAST,
+        helper.make_node("Mul", ["x", "scale"], ["pixels"], "scale"),
+        helper.make_node("Sigmoid", ["pixels"], ["soft"], "soft"),
+        helper.make_node("Reshape", ["soft", "sizes"], ["y"], "reshape"),
+    ]
+    for name, operand in (("left", left), ("right", right)):
+        if isinstance(operand, list):
+            nodes.append(helper.make_node("Transpose", ["y"], [name], name, perm=operand))
+        else:
+            constants[name] = np.random.default_rng(0).random(operand, np.float32)
+    nodes += [
+        helper.make_node("MatMul", ["left", "right"], ["z"], "product"),
+        helper.make_node("Reshape", ["z", "like"], ["out"], "last"),
+    ]
+    model = graph_model(nodes, constants)
+    half = in_half(model)
+    makers = {node.output[0]: node.op_type for node in half.graph.node}
+    product = next(node for node in half.graph.node if node.op_type == "MatMul")
+    assert "Transpose" not in [makers.get(name) for name in product.input], "or this process ends here"
+    assert product.name == "product"
+    assert types(half)["z"] == TensorProto.FLOAT16
+    check_close(model, half, BATCH)
 
 
 def test_what_makes_floats_of_integers_is_cast_behind() -> None:

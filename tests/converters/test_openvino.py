@@ -24,13 +24,14 @@ from edgecnn.errors import CompilerFailed, MissingDependency, ModelError
 from edgecnn.isolation import Limits
 from edgecnn.manifest import TensorInfo
 from edgecnn.openvino_api import compile_model, read_model, try_out
+from edgecnn.runtimes import Artifact, RuntimeOptions, backend
 from tests import models
 from tests.calibration.graphs import pixels
 from tests.converters.helpers import convert, images, run_bytes
 from tests.models import trained_statistics
-from tests.paths import ROOT
+from tests.paths import ROOT, engine
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgecnn[openvino]'")
+engine("openvino")
 
 FACE = ROOT / "edgecnn" / "models" / "face.edge"
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
@@ -173,6 +174,57 @@ def test_int8_average_pools(pool: Callable[[torch.Tensor], torch.Tensor]) -> Non
     wanted = run_bytes(model, {"image": batch})["output"]
     found = run_ir(OnnxToOpenVino()(model), batch)["output"]
     np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(wanted).max())
+
+
+class Tokens(nn.Module):
+    """Places of a convolution's map as tokens, one more in front, and a layer for them."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> Any:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return self.layer(torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], 1))
+
+
+class NormedLinear(nn.Module):
+    """A fully connected layer and a BatchNorm1d, which takes tokens of all images together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(8, 8, bias=False), nn.BatchNorm1d(8)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.linear(x)
+        return self.norm(x.flatten(0, 1)).reshape_as(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "layers"),
+    [
+        (lambda: Tokens(nn.LayerNorm(8)), "1 of 1"),
+        (lambda: Tokens(nn.Linear(8, 8)), "2 of 2"),
+        (lambda: Tokens(nn.Sequential(nn.LayerNorm(8), NormedLinear())), "2 of 2"),
+    ],
+    ids=["a bias beside a batch of tokens", "joined tokens", "tokens of all images"],
+)
+def test_int8_tokens(make: Callable[[], nn.Module], layers: str) -> None:
+    """OpenVINO gets channels wrong by itself: adds the wrong bias, or its compiler stops."""
+    torch.manual_seed(0)
+    module = trained_statistics(make())
+    spec = ModelSpec(task="tensors", size_hw=(16, 16), activation="none")
+    model = Int8Builder(convert(module, spec).model, images(spec, 8), method="minmax", threads=1).build("cpu")
+    ir = OnnxToOpenVino()(model)
+    assert ir.facts["int8_layers"] == layers
+    with backend("openvino")(Artifact("onnx", model), RuntimeOptions(threads=1)) as runtime:
+        for count in (1, 3):
+            batch = images(spec, count, seed=1)
+            wanted = run_bytes(model, {"image": batch})["output"]
+            for found in (run_ir(ir, batch), runtime.run({"image": batch})):
+                np.testing.assert_allclose(found["output"], wanted, atol=0.02 * np.abs(wanted).max())
 
 
 def test_layers_that_were_left_in_float_stay_there() -> None:

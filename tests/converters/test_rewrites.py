@@ -1,4 +1,4 @@
-"""Circular borders and antialiased resizing, which become slices and products."""
+"""Circular borders and antialiased resizing become slices and products, capitals of an Einsum small letters."""
 
 from __future__ import annotations
 
@@ -81,6 +81,20 @@ def test_axes_of_a_pad() -> None:
     assert run_bytes(made.SerializeToString(), {"x": x})["y"].ravel().tolist() == [4, 5, 0, 1, 2, 3, 4, 5, 0]
 
 
+@pytest.mark.parametrize(
+    ("equation", "spelled"),
+    [("NHWC,CD->NHDW", "abcd,de->abec"), ("...hW, hW -> ...hW", "...ab, ab -> ...ab")],
+)
+def test_letters_of_an_einsum(equation: str, spelled: str) -> None:
+    y = np.arange(6, dtype=np.float32).reshape(6, 1) if "D" in equation else np.full((1, 6), 2, np.float32)
+    source = one_node("Einsum", "constant", y, equation=equation)
+    made = rewritten(source)
+    assert [helper.get_node_attr_value(node, "equation") for node in made.graph.node] == [spelled.encode()]
+    x = np.arange(6, dtype=np.float32).reshape(1, 1, 1, 6)
+    wanted, found = (run_bytes(m.SerializeToString(), {"x": x})["y"] for m in (source, made))
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_halves_are_weighed_by_a_triangle() -> None:
     """Of twice the width: 1/8, 3/8, 3/8, 1/8, and at the border what is left of it."""
     attributes = {"antialias": 1, "exclude_outside": 1, "mode": "linear"}
@@ -97,9 +111,10 @@ def test_halves_are_weighed_by_a_triangle() -> None:
         one_node("Pad", "pads", [0, 0, 0, -1, 0, 0, 0, 1], mode="wrap"),
         one_node("Pad", "pads", [0, 0, 0, 7, 0, 0, 0, 0], mode="wrap"),
         one_node("Resize", "_ _ sizes", [1, 1, 1, 3], mode="linear"),
+        one_node("Einsum", "", equation="abcd->abdc"),
         one_node("Resize", "_ scales", np.array([1, 1, 1, 0.4], np.float32), mode="linear", antialias=1, exclude_outside=1),
     ],
-    ids=["reflects", "crops", "wraps twice", "not antialiased", "scales"],
+    ids=["reflects", "crops", "wraps twice", "not antialiased", "small letters", "scales"],
 )  # fmt: skip
 def test_other_forms_stay(source: onnx.ModelProto) -> None:
     assert [node.op_type for node in rewritten(source).graph.node] == [source.graph.node[0].op_type]
