@@ -18,6 +18,7 @@ TOP, PLOT, BOTTOM = 10, 190, 24  # px: room above, the plot, room for the labels
 BASE = TOP + PLOT
 BAR_MAX = 6.0  # %: no bar of a small network is wider
 DECADES_MAX = 6
+LEAST = 1e-12
 
 Tick = tuple[float, str]
 
@@ -58,7 +59,12 @@ def range_chart(ranges: Sequence[RangeRow]) -> str:
     """
     drawn = [row for row in ranges if _is_finite(row)]
     chosen = sorted(max(abs(row.clip_low), abs(row.clip_high)) for row in drawn)
-    t = (chosen[len(chosen) // 2] if chosen else 0.0) or 1.0
+    largest = max(
+        (max(abs(row.low), abs(row.high), abs(row.clip_low), abs(row.clip_high)) for row in drawn),
+        default=0.0,
+    )
+    # what is smaller than that beside the largest one cannot be seen, nor divided by
+    t = max(chosen[len(chosen) // 2] if chosen else 0.0, largest * LEAST) or 1.0
     low = math.asinh(min([0.0, *(min(row.low, row.clip_low) for row in drawn)]) / t)
     high = math.asinh(max([0.0, *(max(row.high, row.clip_high) for row in drawn)]) / t)
     span = (high - low) or 1.0

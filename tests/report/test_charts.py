@@ -5,7 +5,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgecnn.report import Histogram, Trial
@@ -139,6 +139,7 @@ def test_errors_of_any_size_stay_inside(errors: list[float | None]) -> None:
     assert len(bars(error_chart([layer(error=error) for error in errors]))) == len(measured)
 
 
+@example([[0.0, 0.0, 0.0, 0.0], [-4.0, 0.0, 2.2250738585072014e-308, 1.0]])
 @given(st.lists(st.tuples(FIGURES, FIGURES, FIGURES, FIGURES).map(sorted), max_size=9))
 def test_ranges_of_any_size_stay_inside(ranges: list[list[float]]) -> None:
     rows = [activation(low=a, clip_low=b, clip_high=c, high=d) for a, b, c, d in ranges]
