@@ -36,7 +36,7 @@ coverage: setup
 	@$(BIN)/python benchmarks/coverage.py
 
 portability: setup
-	@$(BIN)/python benchmarks/portability.py docs/portability.md
+	@$(BIN)/python benchmarks/portability.py --out docs/portability.md
 
 footprint: setup
 	@$(BIN)/python benchmarks/footprint.py docs/footprint.md

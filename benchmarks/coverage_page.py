@@ -7,7 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from coverage_cells import ENGINES, LARGEST_ERROR, LEAST_SQNR_DB, PRECISIONS
+from coverage_cells import (
+    BYTES_A_LAYER,
+    CALIBRATION_IMAGES,
+    ENGINES,
+    FEW_IMAGES,
+    JUDGED_IMAGES,
+    LARGEST_ERROR,
+    LEAST_SQNR_DB,
+    PRECISIONS,
+)
 from tables import table
 
 from tests.zoo import Row
@@ -34,7 +43,8 @@ ones. {packages}.
 A network passes in fp32 where no output is further from PyTorch's than {LARGEST_ERROR["fp32"]:g} of the largest value of that
 output (``max|a - b| / max|a|``; of whole numbers, such as an argmax, the share that differs), in fp16 at {LARGEST_ERROR["fp16"]:g}. INT8
 passes with {LEAST_SQNR_DB:g} dB of signal to quantisation noise beside the fp32 model; with random weights that says whether
-the network is quantised as it is meant, not how accurate a trained one is. fp16 is float16 weights and values in ONNX
+the network is quantised as it is meant, not how accurate a trained one is. It is calibrated on {CALIBRATION_IMAGES} made-up images
+({FEW_IMAGES} where they are large) and judged on {JUDGED_IMAGES} others; layers of more than {BYTES_A_LAYER >> 20} MiB of weights are rounded to the nearest. fp16 is float16 weights and values in ONNX
 (ONNX Runtime may compute them in float32 on a CPU) and float16 weights for OpenVINO on a CPU. TensorRT *builds*
 engines for compute capability 8.9 without a GPU; they are not run here. A network that must not be converted counts
 as covered where it is refused with the reason that it should be.
@@ -42,6 +52,8 @@ as covered where it is refused with the reason that it should be.
 ## Summary
 
 {_summary(rows, known)}
+
+{_decisions(known)}
 
 ## What is refused
 
@@ -53,7 +65,7 @@ as covered where it is refused with the reason that it should be.
 
 ## All cells
 
-fp32 and fp16: the error. int8: decibels of signal to noise. ✓ builds, – refused, ✗ failed, · not installed.
+fp32 and fp16: the error. int8: decibels of signal to noise, and for classifiers the share of the same decisions. ✓ builds, – refused, ✗ failed, · not installed.
 
 {_matrix(rows, known)}
 {_not_run(missing)}"""
@@ -103,6 +115,28 @@ def _summary(rows: Mapping[str, Row], known: Mapping[str, Cells]) -> str:
     )
 
 
+def _decisions(known: Mapping[str, Cells]) -> str:
+    """How many decisions stay the same in int8, in a sentence for each engine."""
+    lines = []
+    for engine in ENGINES:
+        shares = [
+            cell["agreement"]
+            for cells in known.values()
+            for cell in cells
+            if (cell["engine"], cell["precision"]) == (engine, "int8") and cell.get("agreement") is not None
+        ]
+        if shares:
+            lines.append(
+                f"* {NAMES[engine]}: {sum(shares) / len(shares):.1%} of the decisions of {len(shares)} "
+                "classifiers in int8 are those of fp32."
+            )
+    lines.append(
+        "\nA network that was not trained often has two best classes that are about equally likely, and then any "
+        "noise decides; [measurements.md](measurements.md) has the decisions of trained ones."
+    )
+    return "\n".join(lines)
+
+
 def _reasons(rows: Mapping[str, Row], known: Mapping[str, Cells], status: str) -> str:
     """Rows by reason, the engines and precisions it holds for."""
     found: dict[tuple[str, str], list[str]] = {}
@@ -146,7 +180,10 @@ def _matrix(rows: Mapping[str, Row], known: Mapping[str, Cells]) -> str:
 
 def _text(cell: dict[str, Any]) -> str:
     if cell["status"] == "pass":
-        return f"{cell['sqnr_db']:.0f}" if cell.get("sqnr_db") is not None else f"{cell['error']:.0e}"
+        if cell.get("sqnr_db") is None:
+            return f"{cell['error']:.0e}"
+        same = cell.get("agreement")
+        return f"{cell['sqnr_db']:.0f}" + ("" if same is None else f", {same:.0%}")
     return {"builds": "✓", "refused": "–", "failed": "✗", "absent": "·"}[cell["status"]]
 
 

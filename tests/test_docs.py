@@ -61,7 +61,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", commands())
 def test_readme_commands(command: str, workplace: Path) -> None:
     words = [str(BIN / "edgecnn"), *shlex.split(command)[1:]]
-    done = subprocess.run(words, cwd=workplace, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=workplace, capture_output=True, text=True, timeout=300)
     if "--camera" in command and not Path("/dev/video0").exists():
         assert done.returncode == 3, done.stderr
         assert "camera" in done.stderr
@@ -72,7 +72,7 @@ def test_readme_commands(command: str, workplace: Path) -> None:
 def test_readme_python(workplace: Path) -> None:
     (code,) = blocks("python")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("face ")
