@@ -18,7 +18,7 @@ import numpy as np
 from edgecnn import devices
 from edgecnn.bundle import Bundle
 from edgecnn.devices.system import find_cpu
-from edgecnn.errors import BundleError, EdgeCnnError, InputError, Unavailable, first_line
+from edgecnn.errors import BundleError, CompilerFailed, EdgeCnnError, InputError, Unavailable, first_line
 from edgecnn.loading import artifact_for, check_precision, open_artifact, open_bundle
 from edgecnn.manifest import ArtifactEntry
 from edgecnn.paths import cache_dir, make_private, replace_file
@@ -148,14 +148,17 @@ def choose(
     if first.runtime.builds_from:
         return Choice(first, "this device has a GPU for it")
     path = _remembered(bundle, candidates, threads, profile)
-    times = _recall(path)
-    if times is None and measure:
-        times = _measure(bundle, candidates, threads, profile)
-        if not times:
+    tried = _recall(path, candidates)
+    if tried is None and measure:
+        tried = _measure(bundle, candidates, threads, profile)
+        if not any(tried.values()):
             return Choice(first, "none of those that can run it here did", measured=False)
-        _remember(path, times)
-    if not times:
+        # what was in the way of one may be gone at the next start
+        if len(tried) == len(candidates):
+            _remember(path, tried)
+    if tried is None:
         return Choice(first, "not measured here yet: the first start does that", measured=False)
+    times = {name: ms for name, ms in tried.items() if ms is not None}
     best = min(candidates, key=lambda candidate: times.get(str(candidate), float("inf")))
     listed = ", ".join(f"{name} {ms:.2f} ms" for name, ms in sorted(times.items(), key=lambda item: item[1]))
     return Choice(best, f"the fastest measured here ({listed})")
@@ -243,14 +246,15 @@ def _measure(
     candidates: Sequence[Candidate],
     threads: int | None,
     profile: devices.DeviceProfile | None,
-) -> dict[str, float]:
-    """Median ms of one inference of each that runs, in turns."""
+) -> dict[str, float | None]:
+    """Median ms of one inference of each, in turns; None for what is refused, no entry for what fails."""
     info = bundle.manifest.inputs[0]
     usual = bundle.manifest.spec.batch_range[1]
     shape = [size if isinstance(size, int) else usual for size in info.shape]
     feeds = {info.name: np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
     with ExitStack() as opened:
         calls = {}
+        refused: dict[str, float | None] = {}
         for candidate in candidates:
             try:
                 model = open_artifact(
@@ -260,12 +264,15 @@ def _measure(
                 model.run(feeds)
             except (InputError, Unavailable) as error:
                 log.warning("%s cannot be used: %s", candidate, first_line(error))
+                if not isinstance(error, (CompilerFailed, Unavailable)):
+                    refused[str(candidate)] = None
                 continue
             calls[str(candidate)] = partial(model.run, feeds)
         if not calls:
-            return {}
+            return refused
         seconds = SECONDS_A_CANDIDATE * len(calls)
-        return {name: round(ms, 4) for name, ms in interleaved_ms(calls, seconds=seconds).items()}
+        times = interleaved_ms(calls, seconds=seconds)
+        return refused | {name: round(ms, 4) for name, ms in times.items()}
 
 
 def _remembered(
@@ -282,20 +289,23 @@ def _remembered(
             str(candidate),
             _options(candidate, threads, profile).device,
             candidate.runtime.version(),
-            bundle.file(candidate.entry.path).sha256,
+            *(bundle.file(path).sha256 for path in (candidate.entry.path, candidate.entry.weights) if path),
         ]
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return cache_dir() / "choices" / f"{name}.json"
 
 
-def _recall(path: Path) -> dict[str, float] | None:
+def _recall(path: Path, candidates: Sequence[Candidate]) -> dict[str, float | None] | None:
+    """The times that are kept; None where there are none, or not of these candidates."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, float])
-    except (OSError, msgspec.MsgspecError):
+        tried = msgspec.json.decode(path.read_bytes(), type=dict[str, float | None])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    of_these = set(tried) == {str(candidate) for candidate in candidates} and any(tried.values())
+    return tried if of_these and all(ms is None or ms > 0 for ms in tried.values()) else None
 
 
-def _remember(path: Path, times: dict[str, float]) -> None:
+def _remember(path: Path, times: dict[str, float | None]) -> None:
     try:
         make_private(path.parent)
         replace_file(path, msgspec.json.encode(times))

@@ -198,12 +198,18 @@ def checked_out(out: str | os.PathLike[str]) -> Path:
     """The path of a bundle to write, checked before anything is computed for it.
 
     Raises:
-        InputError: Its name does not end in ``.edge``, or as `check_destination`.
+        InputError: Its name does not end in ``.edge``, nothing can be written there, or as
+            `check_destination`.
     """
     path = Path(out)
     if path.suffix != ".edge":
         raise InputError(f"{path}: a bundle's name ends in .edge")
-    check_destination(Path(os.path.realpath(path)))
+    place = Path(os.path.realpath(path))
+    check_destination(place)
+    above = next(parent for parent in place.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "no permission to write there" if above.is_dir() else "not a folder"
+        raise InputError(f"{path}: cannot be written ({above}: {reason})")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from edgecnn.calibration.data import FrameSource
 
 __all__ = ["convert"]
+
+log = logging.getLogger(__name__)
 
 SAMPLES_A_BATCH = 16
 PARITY_SAMPLES = 32
@@ -109,7 +112,15 @@ def convert(
     profile = devices.profile(device) if device is not None else None
     if profile is not None:
         precision = precision or (profile.default_precision if calibration is not None else "fp32")
+        if calibration is None and precision == "fp32" and profile.default_precision != "fp32":
+            log.warning(
+                "%s runs %s best: pass real inputs as calibration (--calib) to get it",
+                profile.name,
+                profile.default_precision,
+            )
         target = profile.targets if target is None else target
+        if not isinstance(target, str) and not set(profile.targets) <= set(target):
+            log.warning("%s takes %s; target asks for other forms", profile.name, ", ".join(profile.targets))
         batch = profile.fixed_batch if batch is None else batch
         # another device may be faster with what is slower here
         speed_gate = speed_gate and devices.is_here(profile, devices.this_device())
@@ -136,7 +147,7 @@ def convert(
     if lowers and calibration is None:
         raise InputError(REAL_INPUTS.format("pruning" if precision == "fp32" else precision))
     check_installed(target, capabilities)
-    if batch is not None and (not isinstance(batch, int) or batch < 1):
+    if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
         raise InputError(f"batch must be a whole number of at least 1, not {batch!r}")
     if not isinstance(spec, (ModelSpec, type(None))):
         spec = ModelSpec.from_file(spec)

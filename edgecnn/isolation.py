@@ -24,7 +24,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from edgecnn import errors
-from edgecnn.errors import CompilerFailed, EdgeCnnError, first_line
+from edgecnn.errors import CompilerFailed, EdgeCnnError, Unavailable, first_line
+from edgecnn.paths import NO_ROOM
 from edgecnn.progress import OnWork
 
 __all__ = ["NO_HURRY", "Cancelled", "Limits", "run_isolated"]
@@ -32,6 +33,7 @@ __all__ = ["NO_HURRY", "Cancelled", "Limits", "run_isolated"]
 POLL_S = 0.05
 LAST_WORDS = 4096  # bytes at the end of the child's output in which its last line is looked for
 CURE = "use another target for this model"
+NO_ROOM_CODE = 74  # EX_IOERR of <sysexits.h>
 FREE_SHARE = 0.8
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -84,6 +86,7 @@ def run_isolated(
 
     Raises:
         EdgeCnnError: As the function raised it: the same class and message.
+        Unavailable: There is no room for its files.
         CompilerFailed: It raised anything else, died, passed a limit, or could not be started.
         Cancelled: It was ended by ``cancelled``.
     """
@@ -93,6 +96,8 @@ def run_isolated(
             folder.joinpath("payload").write_bytes(msgspec.msgpack.encode(payload))
             output, reports = folder.joinpath("output").open("wb"), folder.joinpath("reports").open("w+b")
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise _no_room(what) from error
             raise CompilerFailed(f"{what} could not be started ({first_line(error)})") from error
         with output, reports, _started(target, folder, output, on_work, what) as process:
             _watch(process, reports, what, limits, on_work, cancelled)
@@ -173,8 +178,16 @@ def _proc_mb(file: str, name: str) -> float:
     return 0.0
 
 
+def _no_room(what: str) -> Unavailable:
+    return Unavailable(
+        f"{what} found no room in {tempfile.gettempdir()}; free some, or set TMPDIR to another disk"
+    )
+
+
 def _answer(code: int, folder: Path, what: str) -> dict[str, Any]:
     answer = folder / "answer"
+    if code == NO_ROOM_CODE:
+        raise _no_room(what)
     if code or not answer.exists():
         names = {-number: f"died of {number.name}" for number in signal.Signals}
         end = names.get(code, f"ended with code {code} and no answer")
@@ -212,9 +225,16 @@ def _child(target: str, parent: int, reporting: bool) -> None:
         # its class, or the nearest of its bases that is known by name
         kind = next(k.__name__ for k in type(error).__mro__ if k.__name__ in errors.__all__)
         given = {"error": [kind, str(error)]}
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            os._exit(NO_ROOM_CODE)
+        given = {"failed": f"{type(error).__name__}: {first_line(error)}"}
     except Exception as error:
         given = {"failed": f"{type(error).__name__}: {first_line(error)}"}
-    Path("answer").write_bytes(msgspec.msgpack.encode(given))
+    try:
+        Path("answer").write_bytes(msgspec.msgpack.encode(given))
+    except OSError as error:
+        os._exit(NO_ROOM_CODE if error.errno in NO_ROOM else 1)
     # an engine that crashes while it is torn down changes nothing any more
     os._exit(0)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["cache_dir", "is_private", "make_private", "replace_file"]
+__all__ = ["NO_ROOM", "cache_dir", "is_private", "locked", "make_private", "replace_file", "trim"]
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_dir() -> Path:
@@ -56,6 +62,37 @@ def is_private(folder: Path) -> bool:
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & guard:
             return False
     return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, which other processes and other threads then wait for; Windows has none such.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def trim(cache: Path, most_bytes: int) -> None:
+    """Remove folders of a cache, those unused for longest first, until the others take no more than that.
+
+    A folder was used when its time was set last.
+    """
+    room = most_bytes
+    with suppress(OSError):
+        folders = [(path.stat().st_mtime, path) for path in cache.iterdir() if path.is_dir()]
+        for _, folder in sorted(folders, reverse=True):
+            room -= sum(file.stat().st_size for file in folder.iterdir())
+            if room < 0:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ import numpy.typing as npt
 from edgecnn.errors import DeviceUnavailable, EngineError, ModelError, first_line
 from edgecnn.isolation import run_isolated
 from edgecnn.openvino_api import compile_model, core, find_openvino, port_info, read_model, useful_line
-from edgecnn.paths import is_private, make_private, replace_file
+from edgecnn.paths import is_private, locked, make_private, replace_file, trim
 from edgecnn.runtimes.base import Artifact, Feeds, Outputs, Runtime, RuntimeOptions
 
 __all__ = ["Backend"]
 
 log = logging.getLogger(__name__)
 
+KEPT_BYTES = 2_000_000_000  # of compiled models; those unused for longest go first
 PROOF = "proven.json"  # which files a child compiled and ran
 
 
@@ -57,9 +58,11 @@ class Backend(Runtime):
         if folder is not None:
             config["CACHE_DIR"] = str(folder)
         try:
-            _prove(artifact, device, config, folder)
-            model = read_model(artifact.content, artifact.weights)
-            self._compiled = compile_model(model, device, config)
+            # two that compile the same model would write to the same file
+            with locked(folder.with_suffix(".lock")) if folder is not None else nullcontext():
+                _prove(artifact, device, config, folder)
+                model = read_model(artifact.content, artifact.weights)
+                self._compiled = compile_model(model, device, config)
         except ModelError as error:
             raise type(error)(f"{artifact.name}: {error}") from error
         self.inputs = tuple(port_info(port) for port in model.inputs)
@@ -153,6 +156,8 @@ def _prove(artifact: Artifact, device: str, config: Mapping[str, Any], folder: P
         ModelError: OpenVINO refuses the model.
     """
     if folder is not None and _is_proven(folder):
+        with suppress(OSError):
+            os.utime(folder)
         return
     run_isolated(
         "edgecnn.openvino_api:try_out",
@@ -162,6 +167,7 @@ def _prove(artifact: Artifact, device: str, config: Mapping[str, Any], folder: P
     if folder is not None:
         with suppress(OSError):
             replace_file(folder / PROOF, msgspec.json.encode(_compiled_files(folder)))
+        trim(folder.parent, KEPT_BYTES)
 
 
 def _is_proven(folder: Path) -> bool:

@@ -91,6 +91,14 @@ def size(blob: bytes) -> dict[str, Any]:
     return {"blob": blob, "size": len(blob)}
 
 
+def fill(size: int) -> dict[str, Any]:
+    return {"written": Path("file").write_bytes(bytes(size))}
+
+
+def bulky(size: int) -> dict[str, Any]:
+    return {"blob": bytes(size)}
+
+
 def fall_after_the_answer() -> dict[str, Any]:
     import atexit
 

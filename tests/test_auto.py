@@ -181,10 +181,13 @@ def test_it_is_measured_again_for_what_may_differ(
 def test_damaged_memory_is_measured_again(bundle: Bundle, times: Times, cache: Path) -> None:
     opened(bundle)
     (path,) = (cache / "choices").iterdir()
-    for junk in (b"", b"\xff\xfe", b'{"onnx-fp32 on ort": "fast"}', b"[]"):
+    one, other = f'"{ORT}": 1.0', f'"{OPENVINO}"'
+    damages = ["", '{"onnx-fp32 on ort": "fast"}', "[]", "{}", f"{{{one}}}", f'{{{one}, "zz": 1}}']
+    damages += [f"{{{one}, {other}: -5}}", f'{{"{ORT}": null, {other}: null}}']
+    for junk in (b"\xff\xfe", b'{"\xff\xfe": 1}', *(text.encode() for text in damages)):
         path.write_bytes(junk)
         opened(bundle)
-    assert len(times.asked) == 5
+    assert len(times.asked) == 1 + 2 + len(damages)
     assert [file.name for file in (cache / "choices").iterdir()] == [path.name]
 
 
@@ -220,6 +223,21 @@ def test_candidate_that_does_not_load_is_left_out(
     assert opened(bundle)[0] == "ort"
     assert len(times.asked) == 1
     assert caplog.records == []
+
+
+@pytest.mark.usefixtures("_on_cpu")
+def test_what_was_in_the_way_once_is_tried_again(
+    bundle: Bundle, times: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **more: object) -> None:
+        raise Unavailable("OpenVINO's compiler found no room in /tmp")
+
+    times.ms = {OPENVINO: 1.0}
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino, "run_isolated", full)
+        assert opened(bundle)[0] == "ort"
+    assert opened(bundle)[0] == "openvino"
+    assert times.asked == [[ORT], [OPENVINO, ORT]]
 
 
 @pytest.mark.usefixtures("_on_cpu")
@@ -417,6 +435,7 @@ def test_profile_is_for_choose_as_well(bundle: Bundle) -> None:
             InputError,
             "raspberry-pi-5 runs ort, not openvino",
         ),
+        ({"device": None}, InputError, "a device is the name of a profile, not a NoneType"),
         ({"on_stale": "never"}, InputError, "on_stale is serve, wait or error, not 'never'"),
         ({"precision": "int4"}, InputError, "precision is auto, fp32, fp16 or int8, not 'int4'"),
         ({"precision": "int8"}, BundleError, "holds nothing in int8, but onnx-fp32"),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecnn.bundle import Bundle, decode_npz, encode_npz, write_bundle
+from edgecnn.bundle import Bundle, checked_out, decode_npz, encode_npz, write_bundle
 from edgecnn.errors import BundleError, InputError
 from edgecnn.manifest import (
     ArtifactEntry,
@@ -396,6 +396,22 @@ def test_bundle_is_not_written_into_another(bundle: Path) -> None:
     ):
         pass
     assert Bundle(bundle)
+
+
+@pytest.mark.parametrize("place", ["file/a.edge", "file/b/a.edge"])
+def test_destination_in_a_file_is_refused_before_any_work(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"a\.edge: cannot be written"):
+        checked_out(tmp_path / place)
+    assert checked_out(tmp_path / "new" / "folder" / "a.edge").parent == tmp_path / "new" / "folder"
+
+
+def test_destination_in_a_locked_folder_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(InputError, match=r"a\.edge: cannot be written \(.*: no permission to write there\)"):
+        checked_out(tmp_path / "new" / "a.edge")
 
 
 def test_destination_that_cannot_be_written(tmp_path: Path) -> None:

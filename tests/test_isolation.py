@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from edgecnn import isolation
-from edgecnn.errors import BundleError, CompilerFailed, ModelError
+from edgecnn.errors import BundleError, CompilerFailed, ModelError, Unavailable
 from edgecnn.isolation import Cancelled, Limits, run_isolated
 from tests.paths import ROOT
 
@@ -190,6 +191,21 @@ def test_big_values_cross() -> None:
 def test_no_room_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert failure("echo").startswith("the compiler could not be started ([Errno 2]")
+
+
+@pytest.mark.parametrize(
+    ("function", "payload"),
+    [("size", {"blob": bytes(100_000)}), ("fill", {"size": 100_000}), ("bulky", {"size": 100_000})],
+    ids=["of what it is given", "of its own", "of the answer"],
+)
+def test_no_room_for_the_files_of_the_child(function: str, payload: dict[str, Any]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        with pytest.raises(Unavailable, match=r"^the compiler found no room in .*; free some, or set TMPDIR"):
+            run(function, **payload)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_children_run_side_by_side() -> None:

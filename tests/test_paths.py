@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from edgecnn.paths import cache_dir, is_private, make_private
+from edgecnn.paths import cache_dir, is_private, locked, make_private, trim
 
 VARIABLES = ("EDGECNN_CACHE", "XDG_CACHE_HOME", "HOME")
 
@@ -90,3 +91,35 @@ def test_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int,
         Path, "stat", lambda self, **how: owned if self == tmp_path / "a" else real(self, **how)
     )
     assert is_private(tmp_path / "a") is private
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    held: list[int] = []
+
+    def work() -> None:
+        for _ in range(20):
+            with locked(tmp_path / "lock"):
+                held.append(1)
+                assert len(held) == 1
+                held.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert held == []
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "blob").write_bytes(bytes(100))
+        os.utime(folder, (1000 - age, 1000 - age))
+    (tmp_path / "newest.lock").touch()
+    trim(tmp_path, 250)
+    assert {path.name for path in tmp_path.iterdir()} == {"newest", "middle", "newest.lock"}
+    trim(tmp_path, 99)
+    assert {path.name for path in tmp_path.iterdir()} == {"newest.lock"}
+    trim(tmp_path / "nowhere", 1)

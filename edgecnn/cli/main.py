@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
@@ -31,6 +30,7 @@ import click
 
 import edgecnn.cli
 from edgecnn.errors import EdgeCnnError, first_line
+from edgecnn.paths import NO_ROOM
 
 __all__ = ["commands", "main"]
 
@@ -38,10 +38,8 @@ BAD_INPUT = 2
 MISSING_HERE = 3
 INTERNAL_ERROR = 70
 # SIGHUP: the terminal went away; there is none on Windows
-ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 INTERRUPTED = 130
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def commands() -> list[str]:
@@ -77,8 +75,12 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code.
     """
     _open_streams()
-    with _terminable():
+    with _terminable() as came:
         code = _run(list(sys.argv[1:] if args is None else args))
+    if came and code != INTERRUPTED:
+        # what is imported at that moment may take the interrupt for an error of its own
+        _say("interrupted")
+        code = INTERRUPTED
     _settle_stdout()
     return code
 
@@ -140,23 +142,25 @@ def _trace() -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """End at SIGTERM and SIGHUP as at Ctrl-C, so that half-made files are removed."""
+def _terminable() -> Iterator[list[int]]:
+    """End at SIGTERM and SIGHUP as at Ctrl-C, so that half-made files are removed; lists what came."""
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        came.append(number)
+        raise KeyboardInterrupt
+
     # what is ignored stays ignored: nohup is meant
     ends = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, _interrupt) for number in ends}
+    previous = {number: signal.signal(number, interrupt) for number in ends}
     try:
-        yield
+        yield came
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _open_streams() -> None:

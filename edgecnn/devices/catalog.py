@@ -317,6 +317,8 @@ def profile(name: str) -> DeviceProfile:
         InputError: There is none; names those that sound alike, or all.
     """
     by_name = {entry.name: entry for entry in PROFILES}
+    if not isinstance(name, str):
+        raise InputError(f"a device is the name of a profile, not a {type(name).__name__}")
     if name in by_name:
         return by_name[name]
     part = name.lower()

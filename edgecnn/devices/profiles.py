@@ -129,7 +129,8 @@ def built_there(profile: DeviceProfile, artifacts: Sequence[ArtifactEntry]) -> t
     if "tensorrt" in profile.runtimes:
         source = engine_source(artifacts)
         if source is not None:
-            found.append(_engine_sentence(profile, source))
+            engines = [entry for entry in artifacts if entry.format == "tensorrt"]
+            found.append(_engine_sentence(profile, source, engines))
     if profile.openvino_device is not None and profile.openvino_device != "CPU":
         found += [
             f"{entry.path} is compiled by OpenVINO for {profile.openvino_device} on first use "
@@ -154,10 +155,12 @@ def engine_source(artifacts: Sequence[ArtifactEntry]) -> ArtifactEntry | None:
     return in_onnx.get("int8") or in_onnx.get("fp16") or in_onnx.get("fp32")
 
 
-def _engine_sentence(profile: DeviceProfile, source: ArtifactEntry) -> str:
+def _engine_sentence(profile: DeviceProfile, source: ArtifactEntry, engines: Sequence[ArtifactEntry]) -> str:
     engine = f"TensorRT engine {source.precision} from {source.path}"
     cost = "on first use, which can take minutes, and kept in the cache"
     if profile.jetson is not None:
         return f"{engine}, by the device's TensorRT ({profile.jetson.tensorrt}) {cost}"
-    capabilities = ", ".join(profile.compute_capabilities)
+    if not engines:
+        return f"{engine} {cost}"
+    capabilities = ", ".join(entry.requires["compute_capability"] for entry in engines)
     return f"{engine}, {cost}, where the GPU has another compute capability than {capabilities}"

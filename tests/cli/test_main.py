@@ -255,6 +255,25 @@ def test_sigterm_removes_the_half_made_bundle(color_onnx: tuple[Path, Path], tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("ending", [ImportError("no module"), EdgeCnnError("not installed"), None])
+def test_an_interrupt_that_something_took_for_its_own_error(
+    ending: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As extension modules do that are being imported."""
+
+    def swallow() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            if ending is not None:
+                raise ending from error
+
+    command = click.Command("verify", callback=swallow)
+    monkeypatch.setattr(cli._Commands, "get_command", lambda self, ctx, name: command)
+    assert cli.main(["verify"]) == 130
+    assert capsys.readouterr().err.endswith("edgecnn: interrupted\n")
+
+
 def test_handler_of_sigterm_lasts_as_long_as_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,8 +119,21 @@ def test_engine_source() -> None:
 
 
 def test_an_rtx_builds_engines_for_other_cards_only() -> None:
+    engines = [
+        ArtifactEntry(
+            id=f"tensorrt-fp32-{tag}",
+            format="tensorrt",
+            precision="fp32",
+            placement="tensorrt",
+            path=f"tensorrt/{tag}.engine",
+            requires={"compute_capability": capability},
+        )
+        for tag, capability in (("sm86", "8.6"), ("sm120", "12.0"))
+    ]
+    [sentence] = built_there(profile("rtx"), [FP32, *engines])
+    assert sentence.endswith("where the GPU has another compute capability than 8.6, 12.0")
     [sentence] = built_there(profile("rtx"), [FP32])
-    assert sentence.endswith("where the GPU has another compute capability than 8.6, 8.9, 12.0")
+    assert sentence.endswith("from model.onnx on first use, which can take minutes, and kept in the cache")
 
 
 def test_openvino_compiles_for_a_gpu() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,19 @@ def test_a_damaged_proof_proves_nothing(
     children = Counted(monkeypatch)
     load(ir, cache=tmp_path).close()
     load(ir, cache=tmp_path).close()
+    assert children.count == 1
+
+
+def test_many_open_the_same_new_model_at_once(
+    ir: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One compiles it and the others wait; together they once wrote into what was being read."""
+    children = Counted(monkeypatch)
+    with ThreadPoolExecutor(6) as pool:
+        opened = list(pool.map(lambda _: load(ir, cache=tmp_path), range(6)))
+    for runtime in opened:
+        np.testing.assert_array_equal(runtime.run({"image": BATCH})["sum"], ANSWER["sum"])
+        runtime.close()
     assert children.count == 1
 
 
