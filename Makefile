@@ -6,11 +6,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint measure coverage portability footprint arm64 containers face clean
+.PHONY: help setup demo test lint measure benchmarks coverage portability footprint arm64 containers face clean
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
 	@echo "make measure, make portability   write the pages of that name in docs/; need EDGECNN_DATA (docs/data.md)"
+	@echo "make benchmarks  writes docs/benchmarks.md"
 	@echo "make coverage    writes docs/coverage.md: hours the first time, and goes on where it was stopped"
 	@echo "make footprint   writes docs/footprint.md"
 	@echo "make arm64, make containers   need root; see docs/arm64.md and docs/containers.md"
@@ -30,6 +31,9 @@ test: lint
 
 measure: setup
 	@$(BIN)/python benchmarks/measure.py docs/measurements.md
+
+benchmarks: setup
+	@$(BIN)/python benchmarks/nms.py --out docs/benchmarks.md
 
 coverage: setup
 	@$(BIN)/python -m pip install -q timm

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgecnn.errors import InputError
-from edgecnn.vision import nms
+from edgecnn.vision import nms, suppression
 
 HALF = [[0, 0, 10, 10], [0, 0, 10, 5]]
 
@@ -137,6 +139,54 @@ def test_thousands_of_boxes_as_torchvision(iou: Any, spread: Any) -> None:
     scores = rng.uniform(size=3000).round(2).astype(np.float32)
     expected = ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), iou)
     assert nms(boxes, scores, iou=iou).tolist() == expected.tolist()
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(0, 20))
+def test_best_first_is_a_stable_sort(scores: list[int], first: int) -> None:
+    ranks = np.array(scores, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suppression, "SAMPLE", 4)
+        parts = list(suppression.best_first(ranks, first))
+    assert np.concatenate(parts).tolist() == np.argsort(-ranks, kind="stable").tolist()
+
+
+def test_few_of_many_are_the_first_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is looked at first, and however much of it is suppressed."""
+    rng = np.random.default_rng(5)
+    for name, value in (("SAMPLE", 4), ("BLOCK", 8), ("TABLE", 64)):
+        monkeypatch.setattr(suppression, name, value)
+    parts = 0
+    for _ in range(2000):
+        boxes, scores, class_ids, iou = random_case(rng)
+        boxes, scores, class_ids = (np.concatenate([x, x]) for x in (boxes, scores, class_ids))
+        limit = int(rng.integers(0, 6))
+        everything = nms(boxes, scores, class_ids, iou)
+        assert nms(boxes, scores, class_ids, iou, limit).tolist() == everything[:limit].tolist()
+        parts += len(list(suppression.best_first(scores, limit)))
+    assert parts > 4000, "most cases are looked at as a whole"
+
+
+@pytest.mark.parametrize("spread", [60, 3000])
+def test_the_best_of_many_as_torchvision(spread: float) -> None:
+    torch = pytest.importorskip("torch")
+    ops = pytest.importorskip("torchvision").ops
+    rng = np.random.default_rng(12)
+    corner = rng.uniform(0, spread, (20_000, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(5, 60, (20_000, 2))]).astype(np.float32)
+    scores = rng.uniform(size=20_000).round(3).astype(np.float32)
+    expected = ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.5)[:300]
+    assert nms(boxes, scores, max_detections=300).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, np.uint8])
+def test_scores_of_any_type(dtype: Any) -> None:
+    boxes = [[0, 0, 10, 10], [1, 0, 11, 10], [50, 0, 60, 10]]
+    assert nms(boxes, np.array([1, 3, 2], dtype)).tolist() == [1, 2]
+
+
+def test_boxes_so_large_that_their_squares_are_not_finite() -> None:
+    boxes = np.float32([[0, 0, 1e30, 1], [0, 0, 2e30, 1], [5e30, 0, 6e30, 1]])
+    assert nms(boxes, [0.9, 0.8, 0.7], iou=0.4).tolist() == [0, 2]
 
 
 def test_box_maths_work_without_opencv() -> None:
