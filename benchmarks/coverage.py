@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     from coverage_page import document
 
     beside = PAGE.with_suffix(".part")
-    beside.write_text(document(ROWS, results(), versions()))
+    beside.write_text(document(ROWS, results(), versions(), fingerprint()))
     beside.replace(PAGE)
     print(f"wrote {PAGE}")
     return 0

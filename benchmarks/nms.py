@@ -119,15 +119,25 @@ def row(case: Case, alone: float, ms: dict[str, float]) -> list[str]:
     boxes, scores, ids = case.boxes()
     kept = len(nms(boxes, scores, ids if case.classes > 1 else None, IOU, case.most))
     ratios = [f"{ms[name] / ours:.2f}×" if name in ms else "–" for name in ("greedy", "cv2", "torchvision")]
-    return [f"{case.count:,}", f"{case.spread_px}", f"{case.classes}", f"{kept:,}", f"{alone:.3f}", *ratios]
+    return [
+        f"{case.count:,}",
+        f"{case.spread_px}",
+        f"{case.classes}",
+        f"{kept:,}",
+        f"{alone:.3f}",
+        f"{ours:.3f}",
+        *ratios,
+    ]
 
 
 def missed(case: Case, alone: float, ms: dict[str, float]) -> list[str]:
     """The goals that a case does not reach."""
     ours, where = ms["edgecnn"], f"{case.count} boxes in {case.spread_px} px"
     found = []
-    if case.count == 100_000 and alone > LARGEST_MS:
-        found.append(f"{where}: {alone:.3f} ms, the goal is {LARGEST_MS} ms")
+    if case.count == 100_000:
+        for how, taken in (("called again and again", alone), ("in turns with the loop", ours)):
+            if taken > LARGEST_MS:
+                found.append(f"{where}, {how}: {taken:.3f} ms, the goal is {LARGEST_MS} ms")
     if "greedy" in ms and ms["greedy"] < LEAST_OVER_GREEDY * ours:
         found.append(
             f"{where}: {ms['greedy'] / ours:.2f} times as fast as the loop, the goal is {LEAST_OVER_GREEDY:g}"
@@ -149,7 +159,17 @@ def document() -> tuple[str, list[str]]:
         ms = interleaved_ms(timed, seconds=1.0, min_rounds=ROUNDS, warmup=2)
         rows.append(row(case, alone, ms))
         misses += missed(case, alone, ms)
-    header = ["boxes", "spread px", "classes", "kept", "edgecnn ms", "numpy loop", "OpenCV", "torchvision"]
+    header = [
+        "boxes",
+        "spread px",
+        "classes",
+        "kept",
+        "edgecnn ms",
+        "in turns ms",
+        "numpy loop",
+        "OpenCV",
+        "torchvision",
+    ]
     listed = "\n".join(f"- Goal missed: {miss}." for miss in misses)
     return (
         f"""# Benchmarks
@@ -158,9 +178,9 @@ Written by `benchmarks/nms.py`; do not edit. {machine()}
 
 ## Non-maximum suppression
 
-Random boxes with sides of 8 to 80 px at IoU {IOU:g}, one thread, medians. The time is that of `edgecnn.vision.nms` called again
-and again; the others are multiples of its time in a run of their own, with calls in turns, where each finds the caches
-as the one before left them. All keep the same boxes. OpenCV and torchvision cannot stop after {MOST}.
+Random boxes with sides of 8 to 80 px at IoU {IOU:g}, one thread, medians. The first time is that of `edgecnn.vision.nms` called
+again and again, the second that in turns with the others, where each finds the caches as the one before left them; the
+others are multiples of the second. All keep the same boxes. OpenCV and torchvision cannot stop after {MOST}.
 
 {table(header, rows)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,15 +19,22 @@ from edgecnn.openvino_api import read_model
 from edgecnn.runtimes import openvino
 from edgecnn.tensorrt_api import MODULES, find_tensorrt
 from tests.int8 import FASTER, SLOWER, clock
+from tests.paths import engine
 from tests.test_quantization import shape_frames
 
-with_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None,
-    reason="OpenVINO is not installed: pip install 'edgecnn[openvino]'",
-)
-with_tensorrt = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT for RTX is not installed"
-)
+
+@pytest.fixture
+def _openvino() -> None:
+    engine("openvino")
+
+
+@pytest.fixture
+def _tensorrt() -> None:
+    engine("tensorrt_rtx_bindings")
+
+
+with_openvino = pytest.mark.usefixtures("_openvino")
+with_tensorrt = pytest.mark.usefixtures("_tensorrt")
 
 SPEC = ModelSpec(task="classification", size_hw=(3, 3), activation="none")
 RTX = ("8.6", "8.9", "12.0")

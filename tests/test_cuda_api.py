@@ -36,6 +36,7 @@ def test_calls_exist(name: str) -> None:
 def test_constants_exist(path: str) -> None:
     value = cuda_api.find_cuda()
     for name in path.strip(".").split("."):
+        assert hasattr(value, name)
         value = getattr(value, name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -143,9 +142,9 @@ def test_what_is_given_comes_before_the_profile(
     assert [entry.precision for entry in Bundle(out).manifest.artifacts] == ["fp32"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 @pytest.mark.parametrize("targets", ["openvino", "onnx,openvino", " openvino , onnx "])
 def test_targets_are_a_list(color_onnx: tuple[Path, Path], tmp_path: Path, targets: str) -> None:
+    engine("openvino")
     assert convert(color_onnx, tmp_path / "a.edge", "--target", targets) == 0
     bundle = Bundle(tmp_path / "a.edge")
     assert [entry.id for entry in bundle.manifest.artifacts] == ["onnx-fp32", "openvino-fp32"]
@@ -164,12 +163,10 @@ def test_card_says_what_is_made_on_the_device(
     assert "  for jetson-orin-nano: tensorrt, then ort\n" in capfd.readouterr().out
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT for RTX is not installed"
-)
 def test_card_says_what_engines_need(
     color_onnx: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    engine("tensorrt_rtx_bindings")
     assert convert(color_onnx, tmp_path / "a.edge", "--device", "rtx") == 0
     lines = capfd.readouterr().out.splitlines()
     (line,) = (line for line in lines if line.lstrip().startswith("tensorrt-fp32-sm89"))
