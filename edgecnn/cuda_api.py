@@ -26,8 +26,10 @@ __all__ = [
     "call",
     "captured",
     "compute_capability",
+    "copy",
     "download",
     "find_cuda",
+    "read",
     "stream",
     "upload",
 ]
@@ -158,6 +160,18 @@ def download(source: Buffer, nbytes: int, queue: Any) -> None:
     """Queue the copy of the first bytes from the GPU."""
     kind = find_cuda().cudaMemcpyKind.cudaMemcpyDeviceToHost
     call("cudaMemcpyAsync", source.host.ctypes.data, source.device, nbytes, kind, queue)
+
+
+def copy(target: Buffer, source: int, nbytes: int, queue: Any) -> None:
+    """Queue the copy of bytes at another address of the GPU."""
+    kind = find_cuda().cudaMemcpyKind.cudaMemcpyDeviceToDevice
+    call("cudaMemcpyAsync", target.device, source, nbytes, kind, queue)
+
+
+def read(target: npt.NDArray[Any], source: int) -> None:
+    """Fill a contiguous array with what is at an address of the GPU; done when this returns."""
+    kind = find_cuda().cudaMemcpyKind.cudaMemcpyDeviceToHost
+    call("cudaMemcpy", target.ctypes.data, source, target.nbytes, kind)
 
 
 @contextmanager

@@ -248,8 +248,15 @@ class Runtime(ABC):
         self.close()
 
 
-def check_feeds(feeds: Feeds, inputs: Sequence[TensorInfo]) -> None:
+def check_feeds(
+    feeds: Mapping[str, Any], inputs: Sequence[TensorInfo], kinds: tuple[type[Any], ...] = (np.ndarray,)
+) -> None:
     """Compare feeds with what a model takes.
+
+    Args:
+        feeds: One array for each input, by name.
+        inputs: What the model takes.
+        kinds: Types of arrays that the engine can read; each has a ``shape`` and a ``dtype``.
 
     Raises:
         InputError: Says which input, what it is and what it should be.
@@ -259,7 +266,7 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorInfo]) -> None:
         raise InputError(f"the model takes the inputs {wanted}; got {', '.join(feeds) or 'none'}")
     for info in inputs:
         value = feeds[info.name]
-        if not isinstance(value, np.ndarray):
+        if not isinstance(value, kinds):
             raise InputError(f"input {info.name}: a {type(value).__name__}, not a numpy array")
         if value.dtype != info.dtype:
             raise InputError(f"input {info.name}: dtype {value.dtype}, the model takes {info.dtype}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn import cuda_api
+from edgecnn.device_array import DeviceArray, lies_on_device
 from edgecnn.errors import EngineError, EngineMismatch, InputError
 from edgecnn.manifest import TensorInfo, sizes_text
-from edgecnn.runtimes.base import Artifact, Feeds, Runtime
+from edgecnn.runtimes.base import Artifact, Feeds, Runtime, check_feeds
 from edgecnn.tensorrt_api import NUMPY_DTYPES, TensorRT, collector, find_tensorrt, numpy_dtype
 
 __all__ = ["Backend"]
@@ -26,7 +28,8 @@ class Backend(Runtime):
     """Loads an engine that was built for this GPU and this version of TensorRT, and no other.
 
     Buffers are made once, for the largest shapes that the engine takes. Runs are done one after the other;
-    from the second of the same shapes on, CUDA repeats them as a graph.
+    from the second of the same shapes on, CUDA repeats the network as a graph. `run_on_device` leaves the
+    answers on the GPU.
     """
 
     name = "tensorrt"
@@ -60,6 +63,7 @@ class Backend(Runtime):
         self._shapes: tuple[Shape, ...] | None = None
         self._given: tuple[Shape, ...] = ()
         self._graph: Any = None
+        self._runs = 0
         with self._blamed(), ExitStack() as held:
             self._stream = held.enter_context(cuda_api.stream())
             held.callback(self._forget)
@@ -140,36 +144,96 @@ class Backend(Runtime):
 
     def _check(self, feeds: Feeds) -> None:
         super()._check(feeds)
+        self._check_limits(feeds)
+
+    def _check_limits(self, feeds: Mapping[str, Any]) -> None:
         for name, (low, high) in self._limits.items():
             check_within(name, feeds[name].shape, low, high)
 
+    def run_on_device(self, feeds: Mapping[str, Any]) -> dict[str, DeviceArray]:
+        """Run the model once and leave its outputs on the GPU, for another engine or library there.
+
+        Args:
+            feeds: One array for each input, by name, of its dtype and shape: on the host as for `run`, or on
+                the GPU, whatever has ``__cuda_array_interface__``: what this method gave, of this engine or
+                of another, a PyTorch tensor, a CuPy array. Those are copied within the GPU.
+
+        Returns:
+            Outputs by name, in the model's order, complete. They are the engine's own memory: its next run,
+            of this method or of `run`, writes over them, and reading them after that is an `InputError`.
+
+        Raises:
+            InputError: As `run`; or an array on the GPU is not contiguous, or gone.
+            EngineError: The engine failed.
+        """
+        on_device = {n: DeviceArray.of(v, f"input {n}") for n, v in feeds.items() if lies_on_device(v)}
+        values = {**feeds, **on_device}
+        check_feeds(values, self.inputs, (np.ndarray, DeviceArray))
+        self._check_limits(values)
+        with self._running():
+            self._execute([values[info.name] for info in self.inputs])
+            cuda_api.call("cudaStreamSynchronize", self._stream)
+            settle = partial(self._still, self._runs)
+            return {
+                info.name: DeviceArray(self._buffers[info.name].device, shape, np.dtype(info.dtype), settle)
+                for info, shape in zip(self.outputs, self._given)
+            }
+
+    def _still(self, run: int) -> None:
+        """See that the outputs of a run are there."""
+        if self._closed:
+            raise InputError(f"{self.artifact.name}: was closed, and its outputs are gone with it")
+        if run != self._runs:
+            raise InputError(
+                f"{self.artifact.name}: these outputs were written over by a later run; "
+                "take a copy before it (.numpy()), or give them to the next engine first"
+            )
+
     def _run(self, feeds: Feeds) -> Sequence[npt.NDArray[Any]]:
+        with self._running():
+            self._execute([feeds[info.name] for info in self.inputs])
+            for info, shape in zip(self.outputs, self._given):
+                cuda_api.download(self._buffers[info.name], tensor_bytes(shape, info.dtype), self._stream)
+            cuda_api.call("cudaStreamSynchronize", self._stream)
+            return [
+                self._buffers[info.name].array(shape, info.dtype).copy()
+                for info, shape in zip(self.outputs, self._given)
+            ]
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """One run at a time, and none once the engine was closed."""
         with self._lock:
             if self._closed:
                 raise InputError(f"{self.artifact.name}: was closed; open it again")
             with self._blamed():
-                return self._answer([feeds[info.name] for info in self.inputs])
+                yield
 
-    def _answer(self, values: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def _execute(self, values: Sequence[npt.NDArray[Any] | DeviceArray]) -> None:
+        """Put one run into the stream: copies into the engine's inputs, and the network."""
+        shapes = tuple(tuple(value.shape) for value in values)
         for info, value in zip(self.inputs, values):
-            np.copyto(self._buffers[info.name].array(value.shape, value.dtype), value)
-        shapes = tuple(value.shape for value in values)
+            self._put(self._buffers[info.name], value)
+        self._runs += 1
         if shapes != self._shapes:
             self._take(shapes)
             self._enqueue()
+            return
+        # what TensorRT does once for a shape is done by now and is no part of the graph
+        if self._graph is None and self._capturing:
+            self._capture()
+        if self._graph is None:
+            self._enqueue()
         else:
-            # what TensorRT does once for a shape is done by now and is no part of the graph
-            if self._graph is None and self._capturing:
-                self._capture()
-            if self._graph is None:
-                self._enqueue()
-            else:
-                cuda_api.call("cudaGraphLaunch", self._graph, self._stream)
-        cuda_api.call("cudaStreamSynchronize", self._stream)
-        return [
-            self._buffers[info.name].array(shape, info.dtype).copy()
-            for info, shape in zip(self.outputs, self._given)
-        ]
+            cuda_api.call("cudaGraphLaunch", self._graph, self._stream)
+
+    def _put(self, target: cuda_api.Buffer, value: npt.NDArray[Any] | DeviceArray) -> None:
+        if isinstance(value, DeviceArray):
+            value.settle()
+            cuda_api.copy(target, value.address, value.nbytes, self._stream)
+        else:
+            np.copyto(target.array(value.shape, value.dtype), value)
+            cuda_api.upload(target, value.nbytes, self._stream)
 
     def _take(self, shapes: tuple[Shape, ...]) -> None:
         """Turn to other shapes, for which the graph is none: TensorRT's memory is laid out anew."""
@@ -179,16 +243,11 @@ class Backend(Runtime):
         self._shapes = shapes
 
     def _enqueue(self) -> None:
-        """Put one run into the stream: copies to the GPU, the network, copies back."""
-        for info, shape in zip(self.inputs, self._shapes or ()):
-            cuda_api.upload(self._buffers[info.name], tensor_bytes(shape, info.dtype), self._stream)
         if not self._context.execute_async_v3(int(self._stream)):
             raise EngineError(f"TensorRT failed ({reason()})")
-        for info, shape in zip(self.outputs, self._given):
-            cuda_api.download(self._buffers[info.name], tensor_bytes(shape, info.dtype), self._stream)
 
     def _capture(self) -> None:
-        """Keep a run of these shapes as a graph; where that cannot be done, runs go on without."""
+        """Keep the network for these shapes as a graph; where that cannot be done, runs go on without."""
         try:
             work = cuda_api.captured(self._stream, self._enqueue)
             self._graph = self._graph_held.enter_context(work)

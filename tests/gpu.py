@@ -48,6 +48,16 @@ def small_model() -> bytes:
     return _bytes(graph)
 
 
+def halving_model() -> bytes:
+    """float32 ``values`` (batch, 4) → ``half`` (batch, 4) of them."""
+    nodes = [helper.make_node("Mul", ["values", "factor"], ["half"])]
+    values, half = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("values", "half")
+    )
+    factor = helper.make_tensor("factor", TensorProto.FLOAT, [1], [0.5])
+    return _bytes(helper.make_graph(nodes, "halving", [values], [half], [factor]))
+
+
 def long_model(layers: int) -> bytes:
     """A chain of convolutions of different sizes, each of which TensorRT has to look at."""
     rng = np.random.default_rng(0)

@@ -27,6 +27,7 @@ MAPPED = {"converters", "runtimes", "calibration"}
 FLOORS = [
     {"errors", "paths", "progress"},
     {"isolation", "tensorrt_api", "cuda_api"},
+    {"device_array"},
     {"spec", "results", "manifest", "bundle"},
     {"openvino_api"},
     {"devices", "vision", "metrics", "timing", "runtimes", "converters", "calibration", "pruning", "models"},

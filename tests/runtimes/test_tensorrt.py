@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from torch import nn
 
 from edgecnn import ModelSpec
@@ -24,7 +25,7 @@ from edgecnn.runtimes.tensorrt import Backend, check_within, deserialized, in_or
 from edgecnn.tensorrt_api import MODULES, collector, find_tensorrt
 from tests.calibration.graphs import pixels
 from tests.converters.helpers import convert
-from tests.gpu import gpu, small_model, without_gpu
+from tests.gpu import gpu, halving_model, small_model, without_gpu
 from tests.paths import engine
 
 engine("cuda.bindings.runtime")
@@ -43,6 +44,12 @@ def engine_for(capability: str, model: bytes, precision: Any = "fp32") -> bytes:
 def open_engine(model: bytes, precision: str = "fp32") -> Runtime:
     plan = engine_for(gpu(), model, precision)
     return Backend(Artifact("tensorrt", plan, "small.engine", precision=precision))
+
+
+def on_gpu(model: bytes) -> Backend:
+    engine = open_engine(model)
+    assert isinstance(engine, Backend)
+    return engine
 
 
 def test_what_it_is() -> None:
@@ -176,6 +183,70 @@ def test_graphs_change_nothing() -> None:
         assert plain["sum"].tolist() == repeated["sum"].tolist() == [[6], [22]]
         assert engine.run({"image": image + 1})["sum"].tolist() == [[10], [26]]
         assert plain["twice"].tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]], "an earlier answer was overwritten"
+
+
+def test_answers_may_stay_on_the_gpu() -> None:
+    with on_gpu(small_model()) as first, on_gpu(halving_model()) as second:
+        image = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)
+        for _ in range(3):  # plainly, while the graph is made, and from it
+            there = first.run_on_device({"image": image})
+            assert [(a.shape, str(a.dtype)) for a in there.values()] == [
+                ((2, 1), "float32"),
+                ((2, 4), "float32"),
+            ]
+            assert there["sum"].numpy().tolist() == [[6], [22]]
+            half = second.run_on_device({"values": there["twice"]})["half"]
+            assert half.numpy().tolist() == second.run({"values": there["twice"].numpy()})["half"].tolist()
+            assert first.run({"image": image})["twice"].tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]
+
+
+def test_an_answer_is_the_next_input() -> None:
+    """Of the same engine, as a network with a state has it."""
+    with on_gpu(halving_model()) as engine:
+        state: Any = np.full((1, 4), 64, np.float32)
+        for _ in range(5):
+            state = engine.run_on_device({"values": state})["half"]
+        assert state.numpy().tolist() == [[2, 2, 2, 2]]
+
+
+def test_tensors_of_pytorch_on_the_gpu() -> None:
+    gpu()
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    with on_gpu(halving_model()) as engine:
+        values = torch.arange(8, dtype=torch.float32, device="cuda").reshape(2, 4)
+        half = engine.run_on_device({"values": values})["half"]
+        assert torch.equal(torch.as_tensor(half, device="cuda"), values / 2)
+        with pytest.raises(InputError, match="input values: its elements do not lie one after the other"):
+            engine.run_on_device({"values": values.reshape(4, 2).t()})
+
+
+def test_answers_on_the_gpu_last_until_the_next_run() -> None:
+    engine = on_gpu(small_model())
+    image = np.zeros((1, 2, 2, 1), np.uint8)
+    old = engine.run_on_device({"image": image})["sum"]
+    new = engine.run_on_device({"image": image})["sum"]
+    with pytest.raises(
+        InputError, match=r"small.engine: these outputs were written over by a later run; take"
+    ):
+        old.numpy()
+    assert new.numpy().tolist() == [[0]]
+    engine.close()
+    with pytest.raises(InputError, match="was closed, and its outputs are gone"):
+        new.numpy()
+    with pytest.raises(InputError, match="was closed; open it again"):
+        engine.run_on_device({"image": image})
+
+
+def test_what_is_on_the_gpu_is_checked_too() -> None:
+    with on_gpu(small_model()) as first:
+        there = first.run_on_device({"image": np.zeros((1, 2, 2, 1), np.uint8)})
+        with pytest.raises(InputError, match="input image: dtype float32, the model takes uint8"):
+            first.run_on_device({"image": there["sum"]})
+        with pytest.raises(InputError, match="shape 9×2×2×1, the engine was built for"):
+            first.run_on_device({"image": np.zeros((9, 2, 2, 1), np.uint8)})
+        with pytest.raises(InputError, match="input image: a DeviceArray, not a numpy array"):
+            first.run({"image": there["sum"]})  # type: ignore[dict-item]
 
 
 def test_batches_beyond_the_profile_are_refused() -> None:
