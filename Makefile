@@ -33,7 +33,7 @@ measure: setup
 	@$(BIN)/python benchmarks/measure.py docs/measurements.md
 
 benchmarks: setup
-	@$(BIN)/python benchmarks/nms.py --out docs/benchmarks.md
+	@$(BIN)/python benchmarks/speed.py docs/benchmarks.md
 
 coverage: setup
 	@$(BIN)/python -m pip install -q timm

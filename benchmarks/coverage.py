@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     from coverage_page import document
 
     beside = PAGE.with_suffix(".part")
-    beside.write_text(document(ROWS, results(), versions(), fingerprint()))
+    beside.write_text(document(ROWS, results(), versions()))
     beside.replace(PAGE)
     print(f"wrote {PAGE}")
     return 0

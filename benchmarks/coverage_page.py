@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,9 +29,10 @@ NAMES = {"ort": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT (b
 FINE = ("pass", "builds")
 
 
-def document(rows: Mapping[str, Row], results: Results, versions: Mapping[str, str], fingerprint: str) -> str:
-    """The whole page; rows of another fingerprint are from before the last change of the sources."""
-    current = sum(results[name]["fingerprint"] == fingerprint for name in rows if name in results)
+def document(rows: Mapping[str, Row], results: Results, versions: Mapping[str, str]) -> str:
+    """The whole page."""
+    states = Counter(results[name]["fingerprint"] for name in rows if name in results)
+    ((state, alike),) = states.most_common(1)
     known = {name: results[name]["cells"] for name in rows if name in results}
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     missing = [name for name in rows if name not in known]
@@ -41,7 +42,7 @@ Written by `benchmarks/coverage.py`; do not edit. {len(known)} of {len(rows)} ne
 engine in every precision, in a process of its own. Weights are random, brought to the statistics of trained
 ones. {packages}.
 
-{current} of these rows were run on the sources as they are; the others stand from before their last change.
+{alike} of these rows were run on one and the same state of the sources ({state}); the others on others.
 
 A network passes in fp32 where no output is further from PyTorch's than {LARGEST_ERROR["fp32"]:g} of the largest value of that
 output (``max|a - b| / max|a|``; of whole numbers, such as an argmax, the share that differs), in fp16 at {LARGEST_ERROR["fp16"]:g}. INT8

@@ -1,17 +1,15 @@
 """`edgecnn.vision.nms` beside others that decide alike: a plain greedy loop in numpy, OpenCV's and torchvision's.
 
-usage: python benchmarks/nms.py [--out docs/benchmarks.md]
+usage: python benchmarks/nms.py
 
-Prints the page, or writes it; exit 1 when a goal is missed. Calls are made in turns on one thread; medians.
+Prints its part of docs/benchmarks.md; exit 1 when a goal is missed. Calls are made in turns on one thread; medians.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torchvision
-from measure import machine
 from tables import table
 
 from edgecnn.timing import interleaved_ms
@@ -147,8 +144,8 @@ def missed(case: Case, alone: float, ms: dict[str, float]) -> list[str]:
     return found
 
 
-def document() -> tuple[str, list[str]]:
-    """The page, and the goals that are missed."""
+def section() -> tuple[str, list[str]]:
+    """Its part of the page, and the goals that are missed."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     rows, misses = [], []
@@ -172,11 +169,7 @@ def document() -> tuple[str, list[str]]:
     ]
     listed = "\n".join(f"- Goal missed: {miss}." for miss in misses)
     return (
-        f"""# Benchmarks
-
-Written by `benchmarks/nms.py`; do not edit. {machine()}
-
-## Non-maximum suppression
+        f"""## Non-maximum suppression
 
 Random boxes with sides of 8 to 80 px at IoU {IOU:g}, one thread, medians. The first time is that of `edgecnn.vision.nms` called
 again and again, the second that in turns with the others, where each finds the caches as the one before left them; the
@@ -193,17 +186,10 @@ A handful of boxes takes what some thirty calls of numpy take, about a microseco
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args(arguments)
-    text, misses = document()
-    if options.out is None:
-        print(text)
-    else:
-        options.out.write_text(text)
-        print(f"wrote {options.out}")
+    text, misses = section()
+    print(text)
     return int(bool(misses))
 
 

@@ -26,10 +26,10 @@ import edgecnn
 from edgecnn import Bundle, Detections
 from edgecnn.calibration import draw_samples
 from edgecnn.errors import BundleError, GateMissed, Unavailable
+from edgecnn.inference import Inference
 from edgecnn.loading import artifact_for, open_artifact, open_bundle, read_artifact
 from edgecnn.manifest import ArtifactEntry
 from edgecnn.openvino_api import try_out
-from edgecnn.predictor import Inference
 from edgecnn.runtimes import RuntimeOptions, backend
 from edgecnn.vision import list_images, read_image
 from edgecnn.vision.decode import class_scores

@@ -22,7 +22,7 @@ from edgecnn.vision.images import IMAGE_SUFFIXES, list_images, read_image
 from edgecnn.vision.video import sample_frames
 from edgecnn.vision.windows import pyramid, window_at
 
-__all__ = ["FrameSource", "Samples", "draw_samples", "generate_frames"]
+__all__ = ["FrameSource", "Samples", "draw_frames", "draw_samples", "generate_frames"]
 
 FrameSource = str | os.PathLike[str] | npt.NDArray[Any] | Iterable[npt.NDArray[np.uint8]]
 
@@ -91,6 +91,32 @@ def draw_samples(source: FrameSource | None, spec: ModelSpec, count: int = 32, s
         raise MediaError(f"{frames.source}: holds no frame")
     # as many windows of each frame may be more than were asked for
     return Samples(np.stack(_evenly(drawn, count)), frames.source, generated=source is None)
+
+
+def draw_frames(
+    source: FrameSource | None, count: int, seed: int = 0
+) -> tuple[list[npt.NDArray[np.uint8]], bool]:
+    """Whole frames, spread evenly over a source; the same call draws the same.
+
+    Args:
+        source: As `draw_samples`. An iterator may have been read already, and counts as None.
+        count: How many; fewer where there are no more.
+        seed: Of frames that are made up.
+
+    Returns:
+        uint8 (h, w, 3) BGR each, and whether they are real.
+
+    Raises:
+        InputError: The source is of no known kind.
+        MediaError: It holds no frame.
+    """
+    if source is None or not isinstance(source, (str, os.PathLike, np.ndarray, Sequence)):
+        return list(generate_frames(count, seed)), False
+    drawn = _frames(source, count, whole=False)
+    frames = [frame for _, frame in drawn.named]
+    if not frames:
+        raise MediaError(f"{drawn.source}: holds no frame")
+    return frames, True
 
 
 @dataclass(frozen=True)

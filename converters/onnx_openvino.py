@@ -54,6 +54,7 @@ class OnnxToOpenVino(Arrow[bytes, OpenVinoIr]):
 
     Attributes:
         compress: Store weights in float16; what they are computed in is the runtime's choice.
+        known: Shape of the input to try it with, where the model leaves sizes open that cannot be 1.
         limits: Of the child.
         on_work: Called before each step of it.
     """
@@ -61,6 +62,7 @@ class OnnxToOpenVino(Arrow[bytes, OpenVinoIr]):
     name = "onnx_openvino"
 
     compress: bool = False
+    known: tuple[int | str | None, ...] = ()
     limits: Limits = NO_HURRY
     on_work: OnWork | None = None
 
@@ -93,7 +95,7 @@ class OnnxToOpenVino(Arrow[bytes, OpenVinoIr]):
         try:
             made = run_isolated(
                 f"{__name__}:_convert",
-                {"model": source, "compress": self.compress},
+                {"model": source, "compress": self.compress, "known": [list(self.known)]},
                 what="OpenVINO's compiler",
                 limits=self.limits,
                 on_work=self.on_work or (lambda what, done, total: None),
@@ -140,7 +142,9 @@ def _form(info: TensorInfo) -> tuple[str, str, list[int | None]]:
     return info.name, info.dtype, [size if isinstance(size, int) else None for size in info.shape]
 
 
-def _convert(model: bytes, compress: bool, progress: OnWork) -> dict[str, Any]:
+def _convert(
+    model: bytes, compress: bool, known: list[list[int | str | None]], progress: OnWork
+) -> dict[str, Any]:
     """What the child does: ONNX in, the fields of `OpenVinoIr` out."""
     openvino = find_openvino()
     progress("reading", 0, 3)
@@ -151,7 +155,7 @@ def _convert(model: bytes, compress: bool, progress: OnWork) -> dict[str, Any]:
         openvino.save_model(network, xml, compress_to_fp16=compress)
         content, data = xml.read_bytes(), weights.read_bytes()
     progress("compiling", 2, 3)
-    arithmetic = list(try_out(content, data, "CPU", EXACT)["arithmetic"].values())
+    arithmetic = list(try_out(content, data, "CPU", EXACT, known)["arithmetic"].values())
     written = read_model(content, data)
     return {
         "xml": content,

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 RUNTIME_VARIABLE = "EDGECNN_RUNTIME"
 # what the first start of a bundle takes longer for each way to run it
 SECONDS_A_CANDIDATE = 0.4
+# and, where all windows are scored at once, by how many strides the picture is larger than a window
+DENSE_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def open_model(
     precision: str = "auto",
     threads: int | None = None,
     on_stale: OnStale = "serve",
+    dense: bool = False,
 ) -> Runtime:
     """Open the model of a bundle for raw tensors: ``open_model(path).run({"image": batch})``.
 
@@ -89,6 +92,8 @@ def open_model(
         threads: Threads of one inference; None uses the processors this process may use.
         on_stale: Where TensorRT's engine is yet to be built for this device: ``serve`` answers with ONNX
             Runtime meanwhile, ``wait`` builds it first, ``error`` does neither.
+        dense: Of a model of windows: open the form that scores all windows of an image at once, where the
+            bundle has one; it gives (batch, classes, rows, columns).
 
     Raises:
         BundleError: The bundle is missing, altered or unsafe, or holds nothing of that precision.
@@ -108,7 +113,7 @@ def open_model(
         candidate, why = choice.candidate, choice.reason
         log.info("%s: %s, %s", opened.path, candidate, why)
     options = _options(candidate, threads, profile)
-    model = open_artifact(opened, candidate.entry, candidate.runtime, options, on_stale=on_stale)
+    model = open_artifact(opened, candidate.entry, candidate.runtime, options, on_stale=on_stale, dense=dense)
     model.facts["chosen"] = why
     return model
 
@@ -248,9 +253,13 @@ def _measure(
     profile: devices.DeviceProfile | None,
 ) -> dict[str, float | None]:
     """Median ms of one inference of each, in turns; None for what is refused, no entry for what fails."""
-    info = bundle.manifest.inputs[0]
-    usual = bundle.manifest.spec.batch_range[1]
-    shape = [size if isinstance(size, int) else usual for size in info.shape]
+    # what is measured is what will run
+    dense = all(candidate.entry.dense is not None for candidate in candidates)
+    info, spec = bundle.manifest.inputs[0], bundle.manifest.spec
+    if dense and spec.window is not None:
+        shape = [1, *(size + DENSE_STEPS * spec.window.stride for size in spec.size_hw), spec.channels]
+    else:
+        shape = [size if isinstance(size, int) else spec.batch_range[1] for size in info.shape]
     feeds = {info.name: np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
     with ExitStack() as opened:
         calls = {}
@@ -258,7 +267,11 @@ def _measure(
         for candidate in candidates:
             try:
                 model = open_artifact(
-                    bundle, candidate.entry, candidate.runtime, _options(candidate, threads, profile)
+                    bundle,
+                    candidate.entry,
+                    candidate.runtime,
+                    _options(candidate, threads, profile),
+                    dense=dense,
                 )
                 opened.callback(model.close)
                 model.run(feeds)
@@ -289,7 +302,7 @@ def _remembered(
             str(candidate),
             _options(candidate, threads, profile).device,
             candidate.runtime.version(),
-            *(bundle.file(path).sha256 for path in (candidate.entry.path, candidate.entry.weights) if path),
+            *(bundle.file(path).sha256 for path in candidate.entry.paths),
         ]
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return cache_dir() / "choices" / f"{name}.json"

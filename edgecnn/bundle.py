@@ -125,14 +125,15 @@ class Bundle:
         for name in self._files:
             _check_name(name, self.path)
         for artifact in self.manifest.artifacts:
-            if artifact.path not in self._files:
-                raise BundleError(f"{self.path}: artifact {artifact.id} names {artifact.path}, not listed")
+            for path in artifact.paths:
+                if path not in self._files:
+                    raise BundleError(f"{self.path}: artifact {artifact.id} names {path}, not listed")
         listed = {*self._files, MANIFEST_NAME}
-        for path in _walk(self.path):
-            name = path.relative_to(self.path).as_posix()
+        for file in _walk(self.path):
+            name = file.relative_to(self.path).as_posix()
             if name not in listed:
                 raise BundleError(
-                    f"{path}: not listed in {MANIFEST_NAME}; remove it or copy the bundle again"
+                    f"{file}: not listed in {MANIFEST_NAME}; remove it or copy the bundle again"
                 )
 
 

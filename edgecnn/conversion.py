@@ -24,6 +24,7 @@ from edgecnn.calibration.selection import AUTO
 from edgecnn.compiled import check_installed, openvino_rungs, with_engines
 from edgecnn.converters.load import LoadedModel, load_model
 from edgecnn.converters.onnx_canonical import Canonical, canonical
+from edgecnn.dense import with_dense
 from edgecnn.draft import ARTIFACT_ID, Draft, first_draft, save, with_rungs
 from edgecnn.errors import EngineError, GateMissed, InputError, ModelError, SpecError
 from edgecnn.judging import pool
@@ -198,6 +199,7 @@ def convert(
         draft = _with_openvino(draft, drawn.images[: parity.n], reference, request, steps.report)
     if "tensorrt" in target:
         draft = with_engines(draft, compute_capabilities=capabilities, on_step=steps.report, on_work=on_work)
+    draft = with_dense(draft, calibration, threads=threads, speed_gate=speed_gate, on_step=steps.report)
     if profile is not None:
         draft = _for_device(draft, profile)
     with steps("bundle"):

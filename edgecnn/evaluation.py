@@ -14,6 +14,7 @@ from edgecnn.auto import open_model
 from edgecnn.bundle import Bundle
 from edgecnn.datasets import Dataset, open_dataset
 from edgecnn.errors import InputError
+from edgecnn.inference import Inference
 from edgecnn.loading import open_bundle
 from edgecnn.metrics import (
     IOU_THRESHOLDS,
@@ -24,7 +25,6 @@ from edgecnn.metrics import (
     top_k_accuracy,
     true_ranks,
 )
-from edgecnn.predictor import Inference
 from edgecnn.runtimes import Runtime
 from edgecnn.spec import ModelSpec
 from edgecnn.vision.decode import class_scores, decode_windows
@@ -120,7 +120,9 @@ def evaluate(
     if limit is not None:
         dataset = dataset.spread(limit)
     # one engine for all images
-    with open_model(opened, runtime=runtime, precision=precision, threads=threads, on_stale="wait") as model:
+    with open_model(
+        opened, runtime=runtime, precision=precision, threads=threads, on_stale="wait", dense=True
+    ) as model:
         return evaluate_runtime(model, spec, dataset, on_progress=on_progress)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgecnn.bundle import Bundle
 from edgecnn.errors import BundleError, EngineMismatch, InputError
-from edgecnn.manifest import ArtifactEntry
+from edgecnn.manifest import ArtifactEntry, DenseForm
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
 
 if TYPE_CHECKING:
@@ -109,18 +109,26 @@ def _fits(entry: ArtifactEntry) -> bool:
     return fits_here(entry.requires) is None
 
 
-def read_artifact(bundle: Bundle, entry: ArtifactEntry) -> Artifact:
-    """One artifact of a bundle for an engine; its bytes are hashed first."""
+def read_artifact(bundle: Bundle, entry: ArtifactEntry, *, dense: bool = False) -> Artifact:
+    """One artifact of a bundle for an engine; its bytes are hashed first.
+
+    Args:
+        bundle: The bundle.
+        entry: Which of its artifacts.
+        dense: Its form for all windows of an image, which it has to have.
+    """
     manifest = bundle.manifest
+    form = entry.dense if dense and entry.dense is not None else entry
     return Artifact(
         format=entry.format,
-        content=bundle.read(entry.path),
-        name=str(bundle.path / entry.path),
+        content=bundle.read(form.path),
+        name=str(bundle.path / form.path),
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         precision=entry.precision,
         placement=entry.placement,
-        weights=bundle.read(entry.weights) if entry.weights else b"",
+        weights=bundle.read(form.weights) if form.weights else b"",
+        dense_stride=form.stride if isinstance(form, DenseForm) else None,
     )
 
 
@@ -131,6 +139,7 @@ def open_artifact(
     options: RuntimeOptions,
     *,
     on_stale: OnStale = "serve",
+    dense: bool = False,
 ) -> Runtime:
     """Load one artifact of a bundle.
 
@@ -141,8 +150,9 @@ def open_artifact(
         options: How.
         on_stale: What to do where TensorRT's engine is yet to be built, or the bundle's does not load here;
             see `edgecnn.engines`.
+        dense: Take its form for all windows of an image, where it has one and the runtime loads it as it is.
     """
-    artifact = read_artifact(bundle, entry)
+    artifact = read_artifact(bundle, entry, dense=dense and entry.format in runtime.formats)
     if entry.format not in runtime.builds_from:
         try:
             return runtime(artifact, options)

@@ -20,6 +20,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "ArtifactEntry",
     "Calibration",
+    "DenseForm",
     "DeviceTarget",
     "Evaluated",
     "Fidelity",
@@ -74,6 +75,34 @@ class FileEntry(_Part, frozen=True, kw_only=True):
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
+class DenseForm(_Part, frozen=True, kw_only=True):
+    """The same network for all windows of an image at once.
+
+    Attributes:
+        path, weights: Its files, as of an artifact.
+        stride: Pixels between neighbouring windows.
+        exact: It computes what the windowed network does; else it sees what is beside a window where cut
+            windows have a border.
+        n: Windows that it was compared on with the artifact.
+        max_abs: Largest difference of a score.
+        agreement: Share of the windows with the same decision.
+        agreement_reported: The same of those windows alone that either of the two reports; None where that
+            was none.
+        speedup: Time of the windows one batch after the other, over its own, on the same picture where it was
+            made; None where that was not measured.
+    """
+
+    path: str
+    weights: str | None = None
+    stride: Annotated[int, msgspec.Meta(ge=1)]
+    exact: bool
+    n: int
+    max_abs: float
+    agreement: float
+    agreement_reported: float | None = None
+    speedup: float | None = None
+
+
 class ArtifactEntry(_Part, frozen=True, kw_only=True):
     """One form of the model that a runtime can load.
 
@@ -86,6 +115,7 @@ class ArtifactEntry(_Part, frozen=True, kw_only=True):
         weights: The second file of a format that has two, such as OpenVINO's ``.bin``.
         build_s: Seconds the conversion took.
         requires: Versions a device needs, such as ``{"opset": "20"}``.
+        dense: Its form for all windows at once; None where windows are cut out.
     """
 
     id: str
@@ -96,6 +126,13 @@ class ArtifactEntry(_Part, frozen=True, kw_only=True):
     weights: str | None = None
     build_s: float = 0.0
     requires: dict[str, str] = {}
+    dense: DenseForm | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All of its files."""
+        forms = (self, self.dense) if self.dense is not None else (self,)
+        return tuple(path for form in forms for path in (form.path, form.weights) if path)
 
 
 class Fidelity(_Part, frozen=True, kw_only=True):
@@ -226,7 +263,11 @@ class Network(_Part, frozen=True, kw_only=True):
 
 
 class Manifest(_Part, frozen=True, kw_only=True):
-    """Everything a device needs to know of a bundle before it loads an engine."""
+    """Everything a device needs to know of a bundle before it loads an engine.
+
+    Attributes:
+        not_dense: Of a model of windows: why they are cut out one by one; empty where they are not.
+    """
 
     format: Literal["edgecnn-bundle"] = FORMAT
     schema_version: Annotated[int, msgspec.Meta(ge=1)] = SCHEMA_VERSION
@@ -244,6 +285,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     pruning: Pruning | None = None
     network: Network | None = None
     device: DeviceTarget | None = None
+    not_dense: str = ""
     provenance: dict[str, str] = {}
 
     def __post_init__(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import chain, repeat, zip_longest
 from types import ModuleType
 from typing import Any
 
@@ -196,11 +197,24 @@ def port_info(port: Any) -> TensorInfo:
     )
 
 
-def try_out(content: bytes, weights: bytes, device: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def try_out(
+    content: bytes,
+    weights: bytes,
+    device: str,
+    config: Mapping[str, Any],
+    known: Sequence[Sequence[int | str | None]] = (),
+) -> dict[str, Any]:
     """Compile a model and run it on zeros; to be called in a child process.
 
     Kernels for sizes that are left open are made at an inference only, here for sizes of 1 and 2: in a model
     that takes one of them alone, OpenVINO reads past the end of its memory.
+
+    Args:
+        content: The model.
+        weights: Its second file, where it has one.
+        device: OpenVINO's name of the device.
+        config: Its settings.
+        known: Shapes of the inputs, for sizes that the model leaves open and that cannot be 1.
 
     Returns:
         ``arithmetic``: what each of the heavy layers computes in, such as ``f32`` or ``i8``, by name.
@@ -208,14 +222,19 @@ def try_out(content: bytes, weights: bytes, device: str, config: Mapping[str, An
     compiled = compile_model(read_model(content, weights), device, config)
     try:
         for size in (1, 2):
-            compiled([_zeros(port_info(port), size) for port in compiled.inputs])
+            shapes = chain(known, repeat(()))
+            compiled([_zeros(port_info(port), size, shape) for port, shape in zip(compiled.inputs, shapes)])
     except Exception as error:  # as above
         raise ModelError(f"OpenVINO compiles it, but cannot run it ({useful_line(error)})") from error
     return {"arithmetic": _arithmetic(compiled) if device == "CPU" else {}}
 
 
-def _zeros(info: TensorInfo, open_size: int) -> npt.NDArray[Any]:
-    return np.zeros([size if isinstance(size, int) else open_size for size in info.shape], info.dtype)
+def _zeros(info: TensorInfo, open_size: int, known: Sequence[int | str | None]) -> npt.NDArray[Any]:
+    sizes = [
+        next((size for size in pair if isinstance(size, int)), open_size)
+        for pair in zip_longest(info.shape, known)
+    ]
+    return np.zeros(sizes, info.dtype)
 
 
 def _arithmetic(compiled: Any) -> dict[str, str]:

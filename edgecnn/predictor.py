@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,102 +18,23 @@ import numpy.typing as npt
 from edgecnn.auto import open_model
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
+from edgecnn.inference import Inference
 from edgecnn.loading import open_bundle
 from edgecnn.results import Classification, Detections, Result, Tensors
-from edgecnn.runtimes import Outputs, Runtime
+from edgecnn.runtimes import Runtime
 from edgecnn.spec import ModelSpec
 from edgecnn.vision.color import check_frame
 from edgecnn.vision.decode import class_scores, decode_windows, top_k
 from edgecnn.vision.geometry import fit
 from edgecnn.vision.smoothing import ScoreSmoother
-from edgecnn.vision.windows import pyramid, window_batches
 
 if TYPE_CHECKING:
     from edgecnn.calibration.data import FrameSource
     from edgecnn.engines import OnStale
 
-__all__ = ["Inference", "Predictor", "ScoredWindows", "load"]
+__all__ = ["Predictor", "load"]
 
 log = logging.getLogger(__name__)
-
-# a frame of 640×480 has this many windows of 16 px every 2 px
-WINDOWS_MANY = 100_000
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredWindows:
-    """What a window model says of every place of a frame.
-
-    Attributes:
-        scores: float32 (n, K).
-        boxes_xyxy: float32 (n, 4), in source pixels.
-        infer_s: Seconds that the engine took.
-    """
-
-    scores: npt.NDArray[np.float32]
-    boxes_xyxy: npt.NDArray[np.float32]
-    infer_s: float
-
-
-class Inference:
-    """A loaded model on images, up to its scores: what prediction and evaluation share.
-
-    Attributes:
-        runtime: The loaded model.
-        spec: Its spec.
-    """
-
-    def __init__(self, runtime: Runtime, spec: ModelSpec) -> None:
-        self.runtime = runtime
-        self.spec = spec
-        self._warned = False
-        batch = runtime.inputs[0].shape[0]
-        self._fixed_batch = batch if isinstance(batch, int) else None
-
-    def batch(self, wanted: int) -> int:
-        """Images to give at once: as many as wanted, or what the model was built for."""
-        return self._fixed_batch or wanted
-
-    def infer(self, images: npt.NDArray[np.uint8]) -> Outputs:
-        """Run a batch of at most the size that `batch` tells; a smaller one is filled up and cut again.
-
-        Args:
-            images: uint8 (n, h, w, channels), as the model takes them.
-        """
-        name = self.runtime.inputs[0].name
-        count = len(images)
-        if self._fixed_batch is None or self._fixed_batch == count:
-            return self.runtime.run({name: images})
-        padded = np.zeros((self._fixed_batch, *images.shape[1:]), np.uint8)
-        padded[:count] = images
-        return {key: value[:count] for key, value in self.runtime.run({name: padded}).items()}
-
-    def score_windows(self, frame: npt.NDArray[np.uint8]) -> ScoredWindows:
-        """Score every window of a frame.
-
-        Args:
-            frame: uint8 (H, W, 3) BGR.
-
-        Raises:
-            InputError: The frame is smaller than the smallest window.
-        """
-        levels = pyramid((frame.shape[0], frame.shape[1]), self.spec)
-        self._warn_of_many(sum(level.count for level in levels))
-        scores, boxes, infer_s = [], [], 0.0
-        for windows, boxes_xyxy in window_batches(
-            frame, levels, self.spec, self.batch(self.spec.batch_range[1])
-        ):
-            before = time.perf_counter()
-            outputs = self.infer(windows)
-            infer_s += time.perf_counter() - before
-            scores.append(class_scores(outputs, self.spec))
-            boxes.append(boxes_xyxy.copy())
-        return ScoredWindows(np.concatenate(scores), np.concatenate(boxes), infer_s)
-
-    def _warn_of_many(self, windows: int) -> None:
-        if windows > WINDOWS_MANY and not self._warned:
-            self._warned = True
-            log.warning("%d windows a frame: this is slow; a larger min_size or stride has fewer", windows)
 
 
 class Predictor(Inference):
@@ -176,6 +97,7 @@ class Predictor(Inference):
             "runtime": self.runtime.name,
             "precision": self.runtime.artifact.precision,
             "threads": self.runtime.options.threads,
+            "dense": self.is_dense,
         }
         return _reopen, (self.bundle.path, engine, self.spec, self.smooth)
 
@@ -226,6 +148,7 @@ def load(
     threshold: float | None = None,
     min_size: int | None = None,
     smooth: int = 1,
+    dense: bool = True,
 ) -> Predictor:
     """Open a bundle for prediction.
 
@@ -239,6 +162,8 @@ def load(
         threshold: Instead of the bundle's threshold and class thresholds.
         min_size: Instead of the bundle's smallest window, in source pixels (window detection).
         smooth: Average class scores over this many frames (classification of one stream).
+        dense: Score all windows of a frame at once, where the bundle has a form of the model for that
+            (window detection); else they are cut out and scored in batches.
 
     Raises:
         BundleError: The bundle is missing, altered or unsafe.
@@ -248,7 +173,13 @@ def load(
     opened = open_bundle(bundle)
     spec = _changed(opened.manifest.spec, threshold, min_size)
     loaded = open_model(
-        opened, runtime=runtime, device=device, precision=precision, threads=threads, on_stale=on_stale
+        opened,
+        runtime=runtime,
+        device=device,
+        precision=precision,
+        threads=threads,
+        on_stale=on_stale,
+        dense=dense,
     )
     return Predictor(opened, loaded, spec, smooth)
 

@@ -34,6 +34,8 @@ class Artifact:
         inputs, outputs: As the manifest lists them; empty where the engine can tell.
         precision, placement: As the manifest has them.
         weights: Bytes of the second file of a form that has two, such as OpenVINO's.
+        dense_stride: It takes images of any size and scores the windows in them that are so many pixels
+            apart; None is a model of single inputs.
     """
 
     format: str
@@ -44,6 +46,7 @@ class Artifact:
     precision: str = "fp32"
     placement: str | None = None
     weights: bytes = b""
+    dense_stride: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

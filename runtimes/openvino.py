@@ -161,7 +161,13 @@ def _prove(artifact: Artifact, device: str, config: Mapping[str, Any], folder: P
         return
     run_isolated(
         "edgecnn.openvino_api:try_out",
-        {"content": artifact.content, "weights": artifact.weights, "device": device, "config": config},
+        {
+            "content": artifact.content,
+            "weights": artifact.weights,
+            "device": device,
+            "config": config,
+            "known": [list(info.shape) for info in artifact.inputs],
+        },
         what="OpenVINO's compiler",
     )
     if folder is not None:

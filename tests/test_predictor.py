@@ -246,7 +246,7 @@ def test_many_windows_are_warned_of_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_mean_color(tmp_path / "a.edge", WINDOWS)
-    monkeypatch.setattr("edgecnn.predictor.WINDOWS_MANY", 10)
+    monkeypatch.setattr("edgecnn.inference.WINDOWS_MANY", 10)
     monkeypatch.setattr(logging.getLogger("edgecnn"), "propagate", True)
     with edgecnn.load(tmp_path / "a.edge") as detector:
         for _ in range(2):

@@ -84,7 +84,7 @@ def test_shapes_in_int8(shapes_bundle: Path, out: Path) -> None:
     assert contents(shapes_bundle) == before
     assert bundle.path == out
     assert {file.path for file in bundle.manifest.files} == {
-        "model.onnx", "model.int8.onnx", "golden.npz", "report.html"
+        "model.onnx", "model.int8.onnx", "model.dense.onnx", "model.int8.dense.onnx", "golden.npz", "report.html"
     }  # fmt: skip
     assert bundle.read("model.onnx") == before["model.onnx"]
     assert bundle.read("golden.npz") == before["golden.npz"]
@@ -267,7 +267,9 @@ def test_fp32_alone_where_nothing_is_faster(
     monkeypatch.setattr(rungs, "compare_speed", clock(SLOWER))
     bundle = quantize(shapes_bundle, out, calibration=shape_frames(), samples=32)
     assert ids(bundle) == ["onnx-fp32"]
-    assert {file.path for file in bundle.manifest.files} == {"model.onnx", "golden.npz", "report.html"}
+    assert {file.path for file in bundle.manifest.files} == {
+        "model.onnx", "model.dense.onnx", "golden.npz", "report.html"
+    }  # fmt: skip
     assert sum("left out" in message for message in caplog.messages) == 2
     kept = quantize(shapes_bundle, out, calibration=shape_frames(), samples=32, speed_gate=False)
     assert ids(kept) == ["onnx-int8", "onnx-fp32"]

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from edgecnn.bundle import Bundle
     from edgecnn.manifest import ArtifactEntry, Fidelity
 
-__all__ = ["accuracy_lines", "artifact_table", "device_lines", "fidelity_table", "measured_on"]
+__all__ = [
+    "accuracy_lines",
+    "artifact_table",
+    "device_lines",
+    "fidelity_table",
+    "measured_on",
+    "window_lines",
+]
 
 
 def artifact_table(bundle: Bundle) -> str:
@@ -93,6 +100,23 @@ def measured_on(bundle: Bundle) -> list[str]:
     return [f"  measured on {calibration.n} inputs from {calibration.source}{made_up}"]
 
 
+def window_lines(bundle: Bundle) -> list[str]:
+    """How windows are scored: all at once by which artifacts, and why not by others."""
+    lines = []
+    for entry in bundle.manifest.artifacts:
+        if (form := entry.dense) is None:
+            continue
+        same = "the same network" if form.exact else "padding aside the same network"
+        faster = "" if form.speedup is None else f", {form.speedup:.1f}× as fast"
+        lines.append(
+            f"  all windows at once: {entry.id} ({same}; {form.agreement:.2%} of the decisions "
+            f"on {form.n} windows, scores within {form.max_abs:.2g}{faster})"
+        )
+    if bundle.manifest.not_dense:
+        lines.append(f"  windows one by one: {bundle.manifest.not_dense}")
+    return ["\n".join(lines)] if lines else []
+
+
 def device_lines(bundle: Bundle) -> list[str]:
     """What it was converted for, and what is made on the device itself; empty where no device was named."""
     device = bundle.manifest.device
@@ -114,4 +138,4 @@ def _needs(entry: ArtifactEntry) -> str:
 
 
 def _bytes(bundle: Bundle, entry: ArtifactEntry) -> int:
-    return sum(bundle.file(path).bytes for path in (entry.path, entry.weights) if path)
+    return sum(bundle.file(path).bytes for path in entry.paths)

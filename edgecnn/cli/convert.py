@@ -133,6 +133,7 @@ def _facts(bundle: Bundle, steps: list[dict[str, Any]]) -> dict[str, Any]:
                 "bytes": bundle.file(entry.path).bytes,
                 "sha256": bundle.file(entry.path).sha256,
                 "build_s": round(entry.build_s, 3),
+                "dense": msgspec.to_builtins(entry.dense),
             }
             for entry in manifest.artifacts
         ],
@@ -144,6 +145,7 @@ def _facts(bundle: Bundle, steps: list[dict[str, Any]]) -> dict[str, Any]:
             "kept_float": sorted({kept.layer for made in manifest.quantization for kept in made.kept_float}),
         },
         "device": msgspec.to_builtins(manifest.device),
+        "not_dense": manifest.not_dense,
     }
 
 
@@ -189,6 +191,7 @@ def _card(bundle: Bundle) -> str:
     parts.append(_cards.fidelity_table(bundle.manifest.fidelity))
     parts += _cards.measured_on(bundle)
     parts += _cards.accuracy_lines(bundle)
+    parts += _cards.window_lines(bundle)
     parts += _cards.device_lines(bundle)
     if any(file.path == REPORT for file in bundle.manifest.files):
         parts.append(f"  {bundle.path / REPORT} shows layers, ranges and the worst inputs")

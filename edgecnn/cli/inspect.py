@@ -62,6 +62,7 @@ def _card(bundle: Bundle) -> str:
     if manifest.fidelity:
         parts.append(_cards.fidelity_table(manifest.fidelity))
     parts += _cards.measured_on(bundle)
+    parts += _cards.window_lines(bundle)
     parts += _cards.device_lines(bundle)
     parts.append(f"  runs here: {explain(bundle)}")
     if manifest.network is not None and _common.is_verbose():

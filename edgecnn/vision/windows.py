@@ -14,7 +14,7 @@ from edgecnn.vision.color import from_bgr
 from edgecnn.vision.geometry import resize
 from edgecnn.vision.opencv import IMAGE_PIXELS_MAX
 
-__all__ = ["Level", "pyramid", "window_at", "window_batches", "window_starts"]
+__all__ = ["Level", "level_boxes", "level_image", "pyramid", "window_at", "window_batches", "window_starts"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def window_batches(
     boxes = np.empty((batch, 4), np.float32)
     filled = 0
     for level in levels:
-        shown = _shown(image, level, spec)
+        shown = level_image(image, level, spec)
         places = _places(shown, spec.size_hw)
         done = 0
         while done < level.count:
@@ -166,13 +166,23 @@ def window_at(
     Returns:
         uint8 (h, w, channels) in the spec's colours, a new array.
     """
-    shown = _shown(from_bgr(frame_bgr, spec.color), level, spec)
+    shown = level_image(from_bgr(frame_bgr, spec.color), level, spec)
     top, left = level.starts_y[row], level.starts_x[column]
     window = shown[top : top + spec.size_hw[0], left : left + spec.size_hw[1]]
     return np.array(window, np.uint8)
 
 
-def _shown(image: npt.NDArray[np.uint8], level: Level, spec: ModelSpec) -> npt.NDArray[np.uint8]:
+def level_image(image: npt.NDArray[np.uint8], level: Level, spec: ModelSpec) -> npt.NDArray[np.uint8]:
+    """The frame at the size of a level.
+
+    Args:
+        image: uint8 (H, W, channels) in the spec's colours.
+        level: From `pyramid`.
+        spec: interpolation and antialias count.
+
+    Returns:
+        uint8 (h, w, channels); the image itself where the sizes are the same.
+    """
     if level.size_hw == image.shape[:2]:
         return image
     return resize(image, level.size_hw, spec.interpolation, spec.antialias)
@@ -188,6 +198,20 @@ def _places(image: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.NDArr
         (row, channels, row, 1),
         writeable=False,
     )
+
+
+def level_boxes(level: Level, size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Boxes of all windows of a level, row by row.
+
+    Args:
+        level: From `pyramid`.
+        size_hw: Height and width of a window in level pixels.
+
+    Returns:
+        float32 (n, 4), x1 y1 x2 y2 in source pixels.
+    """
+    tops, lefts = np.meshgrid(np.array(level.starts_y), np.array(level.starts_x), indexing="ij")
+    return _boxes(tops.ravel(), lefts.ravel(), level, size_hw).astype(np.float32)
 
 
 def _boxes(
