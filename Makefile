@@ -10,8 +10,8 @@ BIN := .venv/bin
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
-	@echo "make measure, make portability   write the pages of that name in docs/; need EDGECNN_DATA (docs/data.md)"
-	@echo "make benchmarks  writes docs/benchmarks.md"
+	@echo "make measure, make portability, make benchmarks"
+	@echo "                 write the pages in docs/ (measurements, portability, benchmarks); need EDGECNN_DATA (docs/data.md)"
 	@echo "make coverage    writes docs/coverage.md: hours the first time, and goes on where it was stopped"
 	@echo "make footprint   writes docs/footprint.md"
 	@echo "make arm64, make containers   need root; see docs/arm64.md and docs/containers.md"

@@ -1,6 +1,6 @@
 """Writes docs/benchmarks.md: parts of edgecnn beside what else does the same.
 
-usage: python benchmarks/speed.py docs/benchmarks.md
+usage: python benchmarks/speed.py docs/benchmarks.md [--data DIR]
 
 Takes some minutes. Exit 1 when a goal is missed; the page says which. Each part is a script of its own.
 """
@@ -12,18 +12,20 @@ import sys
 from pathlib import Path
 
 import nms
+import still
 import windows
+from faces import data_folder
 from measure import machine
-
-PARTS = (nms, windows)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
+    parser.add_argument("--data", help="as of benchmarks/still.py")
     options = parser.parse_args(arguments)
-    texts, misses = zip(*(part.section() for part in PARTS))
+    data = data_folder(options.data)
+    texts, misses = zip(nms.section(), windows.section(), still.section(data))
     written = "Written by `benchmarks/speed.py`; do not edit."
     options.out.write_text("\n".join([f"# Benchmarks\n\n{written} {machine()}\n", *texts]))
     print(f"wrote {options.out}")

@@ -15,8 +15,15 @@ from edgecnn.runtimes import Outputs, Runtime
 from edgecnn.spec import ModelSpec
 from edgecnn.vision.color import from_bgr
 from edgecnn.vision.decode import class_scores
-from edgecnn.vision.dense import pieces
-from edgecnn.vision.windows import Level, level_boxes, level_image, pyramid, window_batches
+from edgecnn.vision.dense import Piece, pieces
+from edgecnn.vision.windows import (
+    Level,
+    cut_windows,
+    level_boxes,
+    level_image,
+    pyramid,
+    window_batches,
+)
 
 __all__ = ["Inference", "ScoredWindows"]
 
@@ -125,37 +132,80 @@ class Inference:
         image = from_bgr(frame, self.spec.color)
         scores, infer_s = [], 0.0
         for level in levels:
-            found, seconds = self._score_level(level_image(image, level, self.spec), level)
-            scores.append(found)
-            infer_s += seconds
+            shown, found = level_image(image, level, self.spec), None
+            for piece in pieces(level, self.spec.size_hw, self._stride):
+                part, seconds = self._score_piece(shown, piece)
+                if found is None:
+                    found = np.empty((len(level.starts_y), len(level.starts_x), part.shape[2]), np.float32)
+                found[piece.place] = part
+                infer_s += seconds
+            assert found is not None
+            scores.append(found.reshape(level.count, -1))
         boxes = [level_boxes(level, self.spec.size_hw) for level in levels]
         return ScoredWindows(np.concatenate(scores), np.concatenate(boxes), infer_s)
 
-    def _score_level(
-        self, image: npt.NDArray[np.uint8], level: Level
-    ) -> tuple[npt.NDArray[np.float32], float]:
-        """Scores of the windows of a level, (n, K), row by row, and the seconds that the engine took."""
-        own = self.runtime.artifact.dense_stride
-        assert self.spec.window is not None
-        assert own is not None
-        stride, name = self.spec.window.stride, self.runtime.inputs[0].name
-        every, infer_s = stride // own, 0.0
-        scores: npt.NDArray[np.float32] | None = None
-        for piece in pieces(level, self.spec.size_hw, stride):
-            height, width = piece.size_hw
-            part = image[piece.top : piece.top + height, piece.left : piece.left + width]
+    def rescore(
+        self,
+        image: npt.NDArray[np.uint8],
+        level: Level,
+        chosen: npt.NDArray[np.bool_],
+        scores: npt.NDArray[np.float32],
+    ) -> float:
+        """Score some windows of a level.
+
+        Args:
+            image: From `level_image`.
+            level: Where windows stand.
+            chosen: Which of them, bool (rows, columns).
+            scores: Where their scores go, float32 (rows, columns, K); others may be scored as well.
+
+        Returns:
+            Seconds that the engine took.
+        """
+        infer_s = 0.0
+        if self.is_dense:
+            for piece in pieces(level, self.spec.size_hw, self._stride):
+                here = chosen[piece.place]
+                if self.runtime.any_size:
+                    parts = list(piece.around(here, self.spec.size_hw, self._stride))
+                else:
+                    parts = [piece] if here.any() else []
+                for part in parts:
+                    scores[part.place], seconds = self._score_piece(image, part)
+                    infer_s += seconds
+            return infer_s
+        rows, columns = np.nonzero(chosen)
+        step = self.batch(self.spec.batch_range[1])
+        for start in range(0, len(rows), step):
+            places = rows[start : start + step], columns[start : start + step]
+            windows = cut_windows(image, level, *places, self.spec.size_hw)
             before = time.perf_counter()
-            (found, *_) = self.runtime.run({name: np.ascontiguousarray(part)[None]}).values()
+            outputs = self.infer(windows)
             infer_s += time.perf_counter() - before
-            if scores is None:
-                scores = np.empty((len(level.starts_y), len(level.starts_x), found.shape[1]), np.float32)
-            rows, columns = piece.rows, piece.columns
-            scores[rows.start : rows.stop, columns.start : columns.stop] = np.moveaxis(
-                found[0, :, ::every, ::every][:, : len(rows), : len(columns)], 0, -1
-            )
-        assert scores is not None
-        flat = scores.reshape(-1, scores.shape[-1])
-        return class_scores({self.spec.output or "scores": flat}, self.spec), infer_s
+            scores[places] = class_scores(outputs, self.spec)
+        return infer_s
+
+    @property
+    def _stride(self) -> int:
+        assert self.spec.window is not None
+        return self.spec.window.stride
+
+    def _score_piece(
+        self, image: npt.NDArray[np.uint8], piece: Piece
+    ) -> tuple[npt.NDArray[np.float32], float]:
+        """Scores of the windows of a piece, (rows, columns, K), and the seconds that the engine took."""
+        own = self.runtime.artifact.dense_stride
+        assert own is not None
+        (height, width), every = piece.size_hw, self._stride // own
+        part = image[piece.top : piece.top + height, piece.left : piece.left + width]
+        before = time.perf_counter()
+        outputs = self.runtime.run({self.runtime.inputs[0].name: np.ascontiguousarray(part)[None]})
+        infer_s = time.perf_counter() - before
+        (found, *_) = outputs.values()
+        rows, columns = len(piece.rows), len(piece.columns)
+        scores = np.moveaxis(found[0, :, ::every, ::every][:, :rows, :columns], 0, -1)
+        flat = class_scores({self.spec.output or "scores": scores.reshape(rows * columns, -1)}, self.spec)
+        return flat.reshape(rows, columns, -1), infer_s
 
     def _warn_of_many(self, windows: int) -> None:
         # what is scored at once costs a fraction of it

@@ -129,6 +129,7 @@ def read_artifact(bundle: Bundle, entry: ArtifactEntry, *, dense: bool = False) 
         placement=entry.placement,
         weights=bundle.read(form.weights) if form.weights else b"",
         dense_stride=form.stride if isinstance(form, DenseForm) else None,
+        dense_exact=form.exact if isinstance(form, DenseForm) else True,
     )
 
 

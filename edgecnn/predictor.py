@@ -23,6 +23,7 @@ from edgecnn.loading import open_bundle
 from edgecnn.results import Classification, Detections, Result, Tensors
 from edgecnn.runtimes import Runtime
 from edgecnn.spec import ModelSpec
+from edgecnn.still import StillScene
 from edgecnn.vision.color import check_frame
 from edgecnn.vision.decode import class_scores, decode_windows, top_k
 from edgecnn.vision.geometry import fit
@@ -38,21 +39,34 @@ log = logging.getLogger(__name__)
 
 
 class Predictor(Inference):
-    """Runs a bundle on frames. Thread-safe unless it smooths; a context manager.
+    """Runs a bundle on frames. Thread-safe unless it smooths or reuses scores; a context manager.
 
     Attributes:
         bundle: The bundle.
         spec: Its spec, with the changes that `load` was asked for.
         runtime: The loaded model.
         smooth: Number of frames over which class scores are averaged; 1 is off.
+        still: Grey levels by which a pixel may change before the windows that see it are scored again; None
+            scores all windows of each frame.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, spec: ModelSpec, smooth: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        spec: ModelSpec,
+        smooth: int = 1,
+        still: int | None = None,
+    ) -> None:
         if smooth > 1 and spec.task != "classification":
             raise InputError(f"smooth: goes with classification, not with {spec.task}")
+        if still is not None and spec.task != "window_detection":
+            raise InputError(f"still: goes with window_detection, not with {spec.task}")
         super().__init__(runtime, spec)
         self.bundle = bundle
         self.smooth = smooth
+        self.still = still
+        self._scene = StillScene(self, still) if still is not None else None
         self._smoother = ScoreSmoother(smooth)
         self._smoothing = threading.Lock()
 
@@ -77,7 +91,7 @@ class Predictor(Inference):
     def stream(self, source: FrameSource | int) -> Iterator[tuple[npt.NDArray[np.uint8], Result]]:
         """Give the frames of a camera, video, image, folder or iterable, each with its result.
 
-        Smoothing starts anew.
+        Smoothing and reusing scores start anew.
         """
         from edgecnn.stream import open_source  # the one import against the grain: a convenience
 
@@ -87,9 +101,11 @@ class Predictor(Inference):
                 yield frame.image, self(frame.image)
 
     def forget(self) -> None:
-        """Start smoothing anew: the next frame belongs to another stream."""
+        """Start smoothing and reusing scores anew: the next frame belongs to another stream."""
         with self._smoothing:
             self._smoother.reset()
+        if self._scene is not None:
+            self._scene.reset()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Engines do not travel between processes: the other one opens the bundle again."""
@@ -99,7 +115,7 @@ class Predictor(Inference):
             "threads": self.runtime.options.threads,
             "dense": self.is_dense,
         }
-        return _reopen, (self.bundle.path, engine, self.spec, self.smooth)
+        return _reopen, (self.bundle.path, engine, self.spec, self.smooth, self.still)
 
     def close(self) -> None:
         """Release the engine."""
@@ -130,7 +146,7 @@ class Predictor(Inference):
 
     def _detect(self, frame: npt.NDArray[np.uint8]) -> Detections:
         start = time.perf_counter()
-        windows = self.score_windows(frame)
+        windows = (self._scene or self.score_windows)(frame)
         inferred = time.perf_counter()
         size_hw = (frame.shape[0], frame.shape[1])
         result = decode_windows(windows.scores, windows.boxes_xyxy, self.spec, size_hw)
@@ -149,6 +165,7 @@ def load(
     min_size: int | None = None,
     smooth: int = 1,
     dense: bool = True,
+    still: int | None = None,
 ) -> Predictor:
     """Open a bundle for prediction.
 
@@ -164,6 +181,8 @@ def load(
         smooth: Average class scores over this many frames (classification of one stream).
         dense: Score all windows of a frame at once, where the bundle has a form of the model for that
             (window detection); else they are cut out and scored in batches.
+        still: Of one camera that does not move: score again only windows with a pixel that changed by more
+            than this many grey levels since it was last looked at (window detection).
 
     Raises:
         BundleError: The bundle is missing, altered or unsafe.
@@ -181,12 +200,12 @@ def load(
         on_stale=on_stale,
         dense=dense,
     )
-    return Predictor(opened, loaded, spec, smooth)
+    return Predictor(opened, loaded, spec, smooth, still)
 
 
-def _reopen(path: Path, engine: dict[str, Any], spec: ModelSpec, smooth: int) -> Predictor:
+def _reopen(path: Path, engine: dict[str, Any], spec: ModelSpec, smooth: int, still: int | None) -> Predictor:
     bundle = Bundle(path)
-    return Predictor(bundle, open_model(bundle, **engine), spec, smooth)
+    return Predictor(bundle, open_model(bundle, **engine), spec, smooth, still)
 
 
 def _changed(spec: ModelSpec, threshold: float | None, min_size: int | None) -> ModelSpec:

@@ -36,6 +36,7 @@ class Artifact:
         weights: Bytes of the second file of a form that has two, such as OpenVINO's.
         dense_stride: It takes images of any size and scores the windows in them that are so many pixels
             apart; None is a model of single inputs.
+        dense_exact: A score there depends on the pixels of its window alone.
     """
 
     format: str
@@ -47,6 +48,7 @@ class Artifact:
     placement: str | None = None
     weights: bytes = b""
     dense_stride: int | None = None
+    dense_exact: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,8 @@ class Runtime(ABC):
     is_engine: ClassVar[bool] = True
     # where INT8 models for this engine have their QuantizeLinear
     placement: ClassVar[str] = "cpu"
+    # whether inputs of a size it has not seen before are as quick as others
+    any_size: ClassVar[bool] = True
     # formats that the engine's own one is built from on the device
     builds_from: ClassVar[tuple[str, ...]] = ()
 

@@ -38,6 +38,7 @@ class Backend(Runtime):
 
     name = "openvino"
     formats = ("openvino", "onnx")
+    any_size = False  # it makes kernels for each
 
     @classmethod
     def version(cls) -> str:

@@ -34,6 +34,7 @@ FLOORS = [
     {"engine_cache", "engines"},
     {"loading", "auto", "parity", "reference", "datasets", "report"},
     {"inference"},
+    {"still"},
     {"predictor", "evaluation", "verification"},
     {"judging", "rungs", "draft", "compiled", "ladder", "reporting", "dense", "quantization"},
     {"pruned_model", "conversion"},

@@ -74,6 +74,12 @@ class _FiniteRange(click.FloatRange):
 @click.option(
     "--smooth", type=click.IntRange(1), default=1, metavar="N", help="Average classes over N frames."
 )
+@click.option(
+    "--still",
+    type=click.IntRange(0, 254),
+    metavar="LEVELS",
+    help="Score only what changed by more grey levels (a camera that does not move).",
+)
 @click.option("--max-frames", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
 @click.option("--duration", type=_FiniteRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @_common.verbosity
@@ -90,6 +96,7 @@ def command(
     threshold: float | None,
     min_size: int | None,
     smooth: int,
+    still: int | None,
     max_frames: int | None,
     duration: float | None,
 ) -> None:
@@ -118,6 +125,7 @@ def command(
             threshold=threshold,
             min_size=min_size,
             smooth=smooth,
+            still=still,
         ) as predictor,
     ):
         if predictor.runtime.name == "null":

@@ -14,7 +14,16 @@ from edgecnn.vision.color import from_bgr
 from edgecnn.vision.geometry import resize
 from edgecnn.vision.opencv import IMAGE_PIXELS_MAX
 
-__all__ = ["Level", "level_boxes", "level_image", "pyramid", "window_at", "window_batches", "window_starts"]
+__all__ = [
+    "Level",
+    "cut_windows",
+    "level_boxes",
+    "level_image",
+    "pyramid",
+    "window_at",
+    "window_batches",
+    "window_starts",
+]
 
 
 @dataclass(frozen=True)
@@ -198,6 +207,30 @@ def _places(image: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.NDArr
         (row, channels, row, 1),
         writeable=False,
     )
+
+
+def cut_windows(
+    image: npt.NDArray[np.uint8],
+    level: Level,
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    size_hw: tuple[int, int],
+) -> npt.NDArray[np.uint8]:
+    """Cut some windows out of a level.
+
+    Args:
+        image: From `level_image`, C-contiguous.
+        level: Where windows stand.
+        rows: Indices into ``level.starts_y``.
+        columns: Indices into ``level.starts_x``, as many.
+        size_hw: Height and width of a window in level pixels.
+
+    Returns:
+        uint8 (n, h, w, channels).
+    """
+    tops, lefts = np.array(level.starts_y)[rows], np.array(level.starts_x)[columns]
+    windows: npt.NDArray[np.uint8] = _places(image, size_hw)[tops, lefts]
+    return windows.reshape(len(rows), *size_hw, image.shape[2])
 
 
 def level_boxes(level: Level, size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:

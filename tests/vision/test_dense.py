@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,3 +68,32 @@ def test_every_window_is_in_one_piece(
             assert sorted(seen) == [
                 (row, column) for row in range(len(level.starts_y)) for column in range(len(level.starts_x))
             ]
+
+
+def test_parts_hold_what_was_chosen() -> None:
+    piece = Piece(range(30), range(20), 0, 0, (24 + 29 * 8, 24 + 19 * 8))
+    chosen = np.zeros((30, 20), bool)
+    assert list(piece.around(chosen, (24, 24), 8)) == []
+    chosen[29, 3] = True
+    assert list(piece.around(chosen, (24, 24), 8)) == [Piece(range(22, 30), range(3, 11), 176, 24, (80, 80))]
+    chosen[0, 19] = True
+    first, second = piece.around(chosen, (24, 24), 8)
+    assert (first.rows, first.columns, first.top, first.left) == (range(8), range(12, 20), 0, 96)
+    assert second.rows == range(22, 30)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40))
+def test_parts_stay_in_their_piece(seed: int, rows: int, columns: int) -> None:
+    rng = np.random.default_rng(seed)
+    piece = Piece(range(3, 3 + rows), range(5, 5 + columns), 24, 40, (16 + rows * 8, 16 + columns * 8))
+    chosen = rng.uniform(size=(rows, columns)) < rng.choice([0.01, 0.2, 0.9])
+    covered = np.zeros((rows, columns), bool)
+    for part in piece.around(chosen, (24, 24), 8):
+        assert (part.top, part.left) == (part.rows.start * 8, part.columns.start * 8)
+        assert part.size_hw == (16 + len(part.rows) * 8, 16 + len(part.columns) * 8)
+        assert part.top + part.size_hw[0] <= piece.top + piece.size_hw[0]
+        assert part.left + part.size_hw[1] <= piece.left + piece.size_hw[1]
+        covered[part.rows.start - 3 : part.rows.stop - 3, part.columns.start - 5 : part.columns.stop - 5] = (
+            True
+        )
+    assert covered[chosen].all()
