@@ -24,7 +24,7 @@ from edgecnn.calibration.selection import AUTO
 from edgecnn.compiled import check_installed, openvino_rungs, with_engines
 from edgecnn.converters.load import LoadedModel, load_model
 from edgecnn.converters.onnx_canonical import Canonical, canonical
-from edgecnn.dense import with_dense
+from edgecnn.dense import draw_scenes, with_dense
 from edgecnn.draft import ARTIFACT_ID, Draft, first_draft, save, with_rungs
 from edgecnn.errors import EngineError, GateMissed, InputError, ModelError, SpecError
 from edgecnn.judging import pool
@@ -161,6 +161,7 @@ def convert(
     with steps("samples"):
         count = samples if samples is not None else CALIBRATION_SAMPLES if lowers else PARITY_SAMPLES
         drawn = draw_samples(calibration, spec, count * pool(spec) if lowers else count)
+        scenes = draw_scenes(calibration, spec)
     whole, pruning = None, None
     if cuts:
         whole = canonical(loaded, spec, batch=batch, opset=opset).model
@@ -199,7 +200,7 @@ def convert(
         draft = _with_openvino(draft, drawn.images[: parity.n], reference, request, steps.report)
     if "tensorrt" in target:
         draft = with_engines(draft, compute_capabilities=capabilities, on_step=steps.report, on_work=on_work)
-    draft = with_dense(draft, calibration, threads=threads, speed_gate=speed_gate, on_step=steps.report)
+    draft = with_dense(draft, scenes, threads=threads, speed_gate=speed_gate, on_step=steps.report)
     if profile is not None:
         draft = _for_device(draft, profile)
     with steps("bundle"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -13,21 +13,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgecnn.calibration.data import FrameSource, draw_frames
+from edgecnn.calibration.data import FrameSource, draw_frames, generate_frames
 from edgecnn.converters.onnx_dense import OnnxToDense
 from edgecnn.converters.onnx_openvino import OnnxToOpenVino
 from edgecnn.draft import Draft
-from edgecnn.errors import EdgeCnnError, ModelError, first_line, require
+from edgecnn.errors import EdgeCnnError, InputError, ModelError, first_line, require
 from edgecnn.inference import Inference
 from edgecnn.manifest import ArtifactEntry, DenseForm
 from edgecnn.progress import OnStep, silent_step
 from edgecnn.runtimes import Artifact, RuntimeOptions, backend
 from edgecnn.spec import ModelSpec
 from edgecnn.timing import compare_speed
+from edgecnn.vision.color import check_frame
 from edgecnn.vision.decode import reported
 from edgecnn.vision.windows import Level, level_image, pyramid
 
-__all__ = ["LARGEST_DIFFERENCE", "LEAST_AGREEMENT", "with_dense"]
+__all__ = ["LARGEST_DIFFERENCE", "LEAST_AGREEMENT", "Scenes", "draw_scenes", "with_dense"]
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,42 @@ class Scene:
     level: Level
 
 
+@dataclass(frozen=True)
+class Scenes:
+    """What dense forms are compared on; ``real`` where it is not made up."""
+
+    parts: tuple[Scene, ...]
+    real: bool
+
+
 class NotDense(Exception):
     """Why an artifact gets no dense form."""
 
 
+def draw_scenes(source: FrameSource | None, spec: ModelSpec) -> Scenes:
+    """A part of each level of some frames, spread evenly over a source; none for other tasks than windows.
+
+    Args:
+        source: As `draw_frames`. Frames that are too small for a window are left out.
+        spec: The model's spec.
+
+    Raises:
+        InputError: The source is of no known kind, or a frame of it is not uint8 BGR.
+        MediaError: It holds no frame, or one cannot be read.
+    """
+    if spec.window is None:
+        return Scenes((), real=False)
+    frames, real = draw_frames(source, FRAMES)
+    parts = tuple(_parts(frames, spec))
+    if parts:
+        return Scenes(parts, real)
+    side = 2 * max(spec.size_hw) + (spec.window.min_size or 0)
+    return Scenes(tuple(_parts(generate_frames(FRAMES, size_hw=(side, side)), spec)), real=False)
+
+
 def with_dense(
     draft: Draft,
-    source: FrameSource | None,
+    scenes: Scenes,
     *,
     threads: int | None = None,
     speed_gate: bool = True,
@@ -68,7 +98,7 @@ def with_dense(
 
     Args:
         draft: With all of its artifacts; one of another task is given back as it is.
-        source: The frames that it was calibrated with; None makes frames up.
+        scenes: From `draw_scenes`.
         threads: Threads of the engine; None is all processors.
         speed_gate: Keep only what is faster here.
         on_step: Called with the name and the seconds of each form.
@@ -76,14 +106,12 @@ def with_dense(
     manifest, contents = draft.manifest, dict(draft.contents)
     if manifest.spec.window is None:
         return draft
-    frames, real = draw_frames(source, FRAMES)
-    scenes = list(_scenes(frames, manifest.spec))
     entries: list[ArtifactEntry] = []
     reasons: list[str] = []
     for entry in manifest.artifacts:
         start = time.perf_counter()
         try:
-            made = _dense(draft, entry, scenes, real=real, threads=threads, timed=speed_gate)
+            made = _dense(draft, entry, scenes, threads=threads, timed=speed_gate)
         except (NotDense, EdgeCnnError) as error:
             reasons.append(f"{entry.id}: {first_line(error)}")
             made = None
@@ -101,9 +129,8 @@ def with_dense(
 def _dense(
     draft: Draft,
     entry: ArtifactEntry,
-    scenes: Sequence[Scene],
+    scenes: Scenes,
     *,
-    real: bool,
     threads: int | None,
     timed: bool,
 ) -> tuple[ArtifactEntry, dict[str, bytes]] | None:
@@ -133,11 +160,11 @@ def _dense(
     options, kind = RuntimeOptions(threads=threads), backend(RUNTIMES[entry.format])
     with kind(whole, options) as cut, kind(artifact, options) as dense:
         one, all_at_once = Inference(cut, spec), Inference(dense, spec)
-        form = _compared(one, all_at_once, scenes, exact=made.exact)
+        form = _compared(one, all_at_once, scenes.parts, exact=made.exact)
         form = msgspec.structs.replace(form, path=name, weights=second)
-        _check(form, entry, made.inexact, real=real)
+        _check(form, entry, made.inexact, real=scenes.real)
         if timed:
-            form = msgspec.structs.replace(form, speedup=_speedup(one, all_at_once, scenes))
+            form = msgspec.structs.replace(form, speedup=_speedup(one, all_at_once, scenes.parts))
     return msgspec.structs.replace(entry, dense=form), files
 
 
@@ -225,12 +252,16 @@ def _scores(inference: Inference, scene: Scene) -> npt.NDArray[np.float32]:
     return inference.score_windows(scene.image, [scene.level]).scores
 
 
-def _scenes(frames: Sequence[npt.NDArray[np.uint8]], spec: ModelSpec) -> Iterator[Scene]:
-    """A part of each level of each frame."""
+def _parts(frames: Iterable[npt.NDArray[np.uint8]], spec: ModelSpec) -> Iterator[Scene]:
     assert spec.window is not None
     rng, stride = np.random.default_rng(0), spec.window.stride
     for frame in frames:
-        for level in pyramid((frame.shape[0], frame.shape[1]), spec):
+        check_frame(frame)
+        try:
+            levels = pyramid((frame.shape[0], frame.shape[1]), spec)
+        except InputError:
+            continue
+        for level in levels:
             starts, corner = [], []
             for size, window in zip(level.size_hw, spec.size_hw):
                 last = stride * min((size - window) // stride, WINDOWS_A_SIDE - 1)

@@ -23,7 +23,7 @@ from edgecnn.calibration import RECIPES, Samples, check_samples, draw_samples
 from edgecnn.calibration.data import FrameSource
 from edgecnn.calibration.selection import AUTO
 from edgecnn.compiled import check_installed, openvino_rungs, with_engines
-from edgecnn.dense import with_dense
+from edgecnn.dense import draw_scenes, with_dense
 from edgecnn.draft import Draft, save, with_rungs
 from edgecnn.errors import BundleError, GateMissed, InputError, MediaError
 from edgecnn.judging import judge_for, outputs_of, pool, telling_rows
@@ -156,6 +156,7 @@ def quantize(
     entry = msgspec.structs.replace(entry, dense=None)
     model = opened.read(entry.path)
     drawn = draw_samples(calibration, manifest.spec, samples * pool(manifest.spec))
+    scenes = draw_scenes(calibration, manifest.spec)
     with backend("ort")(Artifact("onnx", model), RuntimeOptions(threads=threads)) as runtime:
         reference = outputs_of(runtime, drawn.images)
     kept = {entry.path: model}
@@ -176,7 +177,7 @@ def quantize(
     )
     if "tensorrt" in request.target:
         draft = with_engines(draft, on_step=on_step, on_work=on_work)
-    draft = with_dense(draft, calibration, threads=threads, speed_gate=speed_gate, on_step=on_step)
+    draft = with_dense(draft, scenes, threads=threads, speed_gate=speed_gate, on_step=on_step)
     return save(path, draft)
 
 

@@ -17,9 +17,10 @@ import edgecnn
 from edgecnn import Bundle, ModelSpec, WindowGeometry
 from edgecnn.bundle import write_bundle
 from edgecnn.cli.main import main
-from edgecnn.dense import LARGEST_DIFFERENCE
+from edgecnn.dense import LARGEST_DIFFERENCE, draw_scenes
 from edgecnn.errors import BundleError
 from edgecnn.manifest import DenseForm
+from edgecnn.vision import pyramid
 from tests.paths import engine
 
 SPEC = ModelSpec(
@@ -196,6 +197,29 @@ def test_padding_is_not_judged_on_made_up_frames(tmp_path: Path) -> None:
     manifest = converted(padded_net(0.0), tmp_path, calibration=None).manifest
     assert manifest.artifacts[0].dense is None
     assert "shows on real frames only (--calib)" in manifest.not_dense
+
+
+def test_small_frames_are_left_out() -> None:
+    small, large = np.zeros((10, 10, 3), np.uint8), frames(1)[0]
+    scenes = draw_scenes([small, large], SPEC)
+    assert scenes.real
+    assert len(scenes.parts) == len(pyramid(large.shape[:2], SPEC))
+    made_up = draw_scenes([small], SPEC)
+    assert made_up.parts
+    assert not made_up.real
+
+
+def test_what_was_read_already_is_made_up() -> None:
+    """An iterator gives its frames once, and they went into the samples."""
+    assert not draw_scenes(iter(frames()), SPEC).real
+    assert draw_scenes(None, SPEC.replace(task="classification", window=None)).parts == ()
+
+
+def test_a_fixed_batch(tmp_path: Path) -> None:
+    bundle = converted(exact_net(), tmp_path, batch=4)
+    assert form_of(bundle).exact
+    assert len(edgecnn.load(bundle)(frames(1)[0])) > 0  # type: ignore[arg-type]
+    assert edgecnn.verify(bundle, runtime="ort").ok
 
 
 def test_what_has_no_dense_form_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
