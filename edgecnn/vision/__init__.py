@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from edgecnn.vision.color import check_frame, from_bgr, to_bgr
     from edgecnn.vision.decode import class_scores, decode_windows, top_k
     from edgecnn.vision.drawing import draw
+    from edgecnn.vision.fusion import fuse_boxes
     from edgecnn.vision.geometry import FrameTransform, fit, resize
     from edgecnn.vision.images import IMAGE_SUFFIXES, list_images, read_image
     from edgecnn.vision.smoothing import ScoreSmoother
+    from edgecnn.vision.soft_suppression import soft_nms
     from edgecnn.vision.suppression import nms
     from edgecnn.vision.video import VideoReader, sample_frames
     from edgecnn.vision.voting import vote
@@ -39,6 +41,7 @@ __all__ = [
     "encode_offsets",
     "fit",
     "from_bgr",
+    "fuse_boxes",
     "iou_matrix",
     "list_images",
     "nms",
@@ -49,6 +52,7 @@ __all__ = [
     "sample_frames",
     "scale_boxes",
     "size_mask",
+    "soft_nms",
     "to_bgr",
     "top_k",
     "vote",
@@ -63,9 +67,11 @@ _MODULES = {
     "color": ("check_frame", "from_bgr", "to_bgr"),
     "decode": ("class_scores", "decode_windows", "top_k"),
     "drawing": ("draw",),
+    "fusion": ("fuse_boxes",),
     "geometry": ("FrameTransform", "fit", "resize"),
     "images": ("IMAGE_SUFFIXES", "list_images", "read_image"),
     "smoothing": ("ScoreSmoother",),
+    "soft_suppression": ("soft_nms",),
     "suppression": ("nms",),
     "video": ("VideoReader", "sample_frames"),
     "voting": ("vote",),

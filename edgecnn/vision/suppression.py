@@ -49,7 +49,7 @@ def nms(
     Raises:
         InputError: Lengths disagree, a value is not finite, or an argument is out of range.
     """
-    boxes, ranks, classes = _check(boxes_xyxy, scores, class_ids, iou, max_detections)
+    boxes, ranks, classes = checked_boxes(boxes_xyxy, scores, class_ids, iou, max_detections)
     limit = len(ranks) if max_detections is None else max_detections
     suppresses = _Overlap(boxes, classes, _float32_at_most(iou))
     kept = np.empty(0, np.int64)
@@ -92,13 +92,14 @@ def best_first(ranks: npt.NDArray[Any], first: int) -> Iterator[npt.NDArray[np.i
     yield order if left is None else left[order]
 
 
-def _check(
+def checked_boxes(
     boxes_xyxy: npt.ArrayLike,
     scores: npt.ArrayLike,
     class_ids: npt.ArrayLike | None,
     iou: float,
     max_detections: int | None,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[Any] | None]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.floating[Any]], npt.NDArray[Any] | None]:
+    """Arguments of a suppression as arrays: boxes, scores and class ids, or an `InputError`."""
     with np.errstate(over="ignore"):
         boxes = as_boxes(boxes_xyxy, "boxes_xyxy").astype(np.float32, copy=False)
     ranks = np.asarray(scores)
