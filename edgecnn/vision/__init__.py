@@ -19,13 +19,21 @@ if TYPE_CHECKING:
     from edgecnn.vision.images import IMAGE_SUFFIXES, list_images, read_image
     from edgecnn.vision.smoothing import ScoreSmoother
     from edgecnn.vision.soft_suppression import soft_nms
+    from edgecnn.vision.ssd import SSD_VARIANCES, decode_ssd, prior_boxes
     from edgecnn.vision.suppression import nms
     from edgecnn.vision.video import VideoReader, sample_frames
     from edgecnn.vision.voting import vote
     from edgecnn.vision.windows import Level, pyramid, window_at, window_batches, window_starts
+    from edgecnn.vision.yolo import (
+        decode_fastestdet,
+        decode_yolo_columns,
+        decode_yolo_rows,
+        yolo_grid_rows,
+    )
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "SSD_VARIANCES",
     "FrameTransform",
     "Level",
     "ScoreSmoother",
@@ -35,8 +43,12 @@ __all__ = [
     "class_scores",
     "clip_boxes",
     "convert_boxes",
+    "decode_fastestdet",
     "decode_offsets",
+    "decode_ssd",
     "decode_windows",
+    "decode_yolo_columns",
+    "decode_yolo_rows",
     "draw",
     "encode_offsets",
     "fit",
@@ -45,6 +57,7 @@ __all__ = [
     "iou_matrix",
     "list_images",
     "nms",
+    "prior_boxes",
     "pyramid",
     "read_image",
     "resize",
@@ -59,6 +72,7 @@ __all__ = [
     "window_at",
     "window_batches",
     "window_starts",
+    "yolo_grid_rows",
 ]
 
 _MODULES = {
@@ -72,10 +86,12 @@ _MODULES = {
     "images": ("IMAGE_SUFFIXES", "list_images", "read_image"),
     "smoothing": ("ScoreSmoother",),
     "soft_suppression": ("soft_nms",),
+    "ssd": ("SSD_VARIANCES", "decode_ssd", "prior_boxes"),
     "suppression": ("nms",),
     "video": ("VideoReader", "sample_frames"),
     "voting": ("vote",),
     "windows": ("Level", "pyramid", "window_at", "window_batches", "window_starts"),
+    "yolo": ("decode_fastestdet", "decode_yolo_columns", "decode_yolo_rows", "yolo_grid_rows"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
