@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgecnn.converters.onnx_shapes import BATCH, real_inputs, tensor_info
 from edgecnn.errors import ModelError, SpecError
@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 
 __all__ = ["check_activation", "check_input", "check_outputs", "check_scores", "input_shape"]
 
+
+class Head(NamedTuple):
+    """An output as a decoder reads it: its classes lie on one axis, after some other numbers."""
+
+    shape: str
+    rank: int
+    axis: int
+    others: int
+
+
+HEADS = {
+    "yolo_anchor_free": Head("N×(4+K)×boxes", 3, 1, 4),
+    "yolo_anchor_based": Head("N×boxes×(5+K)", 3, 2, 5),
+    "fastestdet": Head("N×(5+K)×rows×columns", 4, 1, 5),
+    "ssd": Head("N×boxes×K", 3, 2, 0),
+}
 # nodes that hand a value on as it is, other than in shape
 TRANSPARENT = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 # what numpy has under the same name: outputs are handed to the user as numpy arrays
@@ -123,15 +139,17 @@ def check_scores(info: TensorInfo, spec: ModelSpec) -> None:
     Raises:
         ModelError, SpecError: Says the shape, and which field contradicts it.
     """
-    classes = info.shape[1] if len(info.shape) == 2 else 1
+    classes = _classes(info, spec)
     # shape inference makes up names such as unk__0 for a batch that it cannot follow
     sizes = [size if i or isinstance(size, int) else BATCH for i, size in enumerate(info.shape)]
     found = f"{_titled('output', info.name)} is {info.dtype} {sizes_text(sizes)}"
     if spec.task != "tensors":
-        if len(info.shape) not in (1, 2) or info.dtype != "float32":
-            raise ModelError(
-                f"{found}; the task {spec.task} reads float32 N, N×1 or N×K: name it with output="
-            )
+        head = HEADS.get(spec.decoder)
+        ranks, shapes = ((1, 2), "N, N×1 or N×K") if head is None else ((head.rank,), head.shape)
+        none = isinstance(classes, int) and classes < 1
+        if len(info.shape) not in ranks or info.dtype != "float32" or none:
+            reader = f"task {spec.task}" if head is None else f"decoder {spec.decoder}"
+            raise ModelError(f"{found}; the {reader} reads float32 {shapes}: name it with output=")
         if isinstance(classes, int):
             if spec.labels and len(spec.labels) != classes:
                 raise SpecError(f"labels has {len(spec.labels)} names but the model gives {classes} classes")
@@ -142,6 +160,15 @@ def check_scores(info: TensorInfo, spec: ModelSpec) -> None:
     last = info.shape[-1] if len(info.shape) > 1 else 1
     if spec.activation == "softmax" and last == 1:
         raise SpecError(f"activation: {found}, and softmax of one value is always 1.0; use sigmoid")
+
+
+def _classes(info: TensorInfo, spec: ModelSpec) -> int | str | None:
+    """How many classes the output has, where its shape tells."""
+    head = HEADS.get(spec.decoder)
+    if head is None:
+        return info.shape[1] if len(info.shape) == 2 else 1
+    size = info.shape[head.axis] if len(info.shape) == head.rank else None
+    return size - head.others if isinstance(size, int) else size
 
 
 def check_activation(model: onnx.ModelProto, chosen: str, spec: ModelSpec) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgecnn.pruning import Pruned, prune, prune_to_latency
     from edgecnn.quantization import quantize
     from edgecnn.results import Classification, Detections, Tensors
-    from edgecnn.spec import ModelSpec, WindowGeometry
+    from edgecnn.spec import ModelSpec, PriorMap, WindowGeometry
     from edgecnn.verification import verify
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Evaluation",
     "ModelSpec",
     "Predictor",
+    "PriorMap",
     "Pruned",
     "Tensors",
     "WindowGeometry",
@@ -64,9 +65,10 @@ _HOMES = {
     "Evaluation": "evaluation",
     "ModelSpec": "spec",
     "Predictor": "predictor",
+    "PriorMap": "places",
     "Pruned": "pruning",
     "Tensors": "results",
-    "WindowGeometry": "spec",
+    "WindowGeometry": "places",
     "convert": "conversion",
     "evaluate": "evaluation",
     "load": "predictor",

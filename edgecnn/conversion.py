@@ -37,6 +37,7 @@ from edgecnn.reference import reference_for
 from edgecnn.rungs import Compared, Examiner, Precision
 from edgecnn.runtimes import Artifact, Outputs, backend
 from edgecnn.spec import ModelSpec
+from edgecnn.vision.detection import batch_scores
 
 if TYPE_CHECKING:
     from edgecnn.calibration.data import FrameSource
@@ -269,7 +270,7 @@ def _parity(
     except EngineError as error:
         # nothing is missing on this machine: it is the model that does not run
         raise ModelError(str(error)) from error
-    _check_reference(expected, spec, loaded.name)
+    _check_reference(expected, _of_bundle(spec), loaded.name)
     parity = compare(expected, actual, _of_bundle(spec))
     missed = parity.missed("fp32")
     if missed:
@@ -285,12 +286,15 @@ def _check_reference(expected: Outputs, spec: ModelSpec, name: str) -> None:
     for output, values in expected.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ModelError(f"{name}: the model itself gives values in {output} that are not finite")
-    scores = next(iter(expected.values()))
+    if not spec.finds_boxes:
+        return
+    scores = batch_scores(expected, spec) if spec.task == "detection" else next(iter(expected.values()))
     low, high = float(scores.min()), float(scores.max())
-    if spec.task == "window_detection" and not (low >= 0 and high <= 1 + 1e-6):
+    if not (low >= 0 and high <= 1 + 1e-6):
+        inside = spec.decoder not in ("scores", "ssd")
         raise SpecError(
-            f"{name}: its scores go from {low:.3g} to {high:.3g}; scores of windows are in 0..1, "
-            'set activation = "sigmoid" or "softmax"'
+            f"{name}: its scores go from {low:.3g} to {high:.3g}; scores of boxes are in 0..1, "
+            + ("let the model end in a sigmoid" if inside else 'set activation = "sigmoid" or "softmax"')
         )
 
 

@@ -82,7 +82,7 @@ def open_dataset(path: str | os.PathLike[str], spec: ModelSpec) -> Dataset[Any]:
 
     Classification takes a folder with one folder a class, or a ``.csv`` with rows ``file,class``.
     A class is one of the spec's labels or a class id. Where the spec has no labels and not all folders
-    are numbers, the classes are the folders in sorted order. Window detection takes COCO ``.json``,
+    are numbers, the classes are the folders in sorted order. Detection takes COCO ``.json``,
     whose categories are matched with the spec's labels by name. Files are relative to the CSV or JSON;
     those of a JSON may also lie in ``images/`` beside it.
 
@@ -103,9 +103,10 @@ def open_dataset(path: str | os.PathLike[str], spec: ModelSpec) -> Dataset[Any]:
     if not path.exists():
         raise MediaError(f"{path}: no such file or folder")
     suffix = path.suffix.lower()
-    if spec.task == "window_detection":
+    if spec.finds_boxes:
         if path.is_dir() or suffix != ".json":
-            raise InputError(f"{path}: window detection is evaluated on a COCO .json file")
+            task = spec.task.replace("_", " ")
+            raise InputError(f"{path}: {task} is evaluated on a COCO .json file")
         return _from_coco(path, spec)
     if path.is_dir():
         return _from_folder(path, spec)

@@ -23,6 +23,7 @@ from edgecnn.parity import Parity
 from edgecnn.rungs import Rung
 from edgecnn.runtimes import Outputs, backend
 from edgecnn.spec import ModelSpec
+from edgecnn.vision.detection import batch_scores
 
 __all__ = ["ARTIFACT_ID", "Draft", "first_draft", "save", "with_rungs"]
 
@@ -61,7 +62,7 @@ def first_draft(
         parity: How far the canonical form is from that.
         pruning: What was cut; None where nothing was.
     """
-    kept = _golden_rows(converted, reference)
+    kept = _golden_rows(converted, reference, spec)
     golden = {GOLDEN_INPUT: samples.images[kept]}
     golden |= {GOLDEN_OUTPUT + output: array[kept] for output, array in reference.items()}
     manifest = Manifest(
@@ -100,10 +101,10 @@ def first_draft(
     return Draft(manifest, {ARTIFACT_PATH: converted.model, GOLDEN_NAME: encode_npz(golden)})
 
 
-def _golden_rows(converted: Canonical, reference: Outputs) -> list[int]:
+def _golden_rows(converted: Canonical, reference: Outputs, spec: ModelSpec) -> list[int]:
     """Which samples to keep: spread over the best scores, so that they hold what is found and what is not."""
     batch = converted.inputs[0].shape[0]
-    first = next(iter(reference.values()))
+    first = batch_scores(reference, spec) if spec.task == "detection" else next(iter(reference.values()))
     count = batch if isinstance(batch, int) else min(GOLDEN_SAMPLES, len(first))
     order = np.argsort(first.reshape(len(first), -1).max(axis=1), kind="stable")
     return [int(row) for row in order[np.linspace(0, len(order) - 1, count).round().astype(int)]]

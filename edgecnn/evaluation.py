@@ -25,9 +25,11 @@ from edgecnn.metrics import (
     top_k_accuracy,
     true_ranks,
 )
+from edgecnn.results import Detections
 from edgecnn.runtimes import Runtime
 from edgecnn.spec import ModelSpec
 from edgecnn.vision.decode import class_scores, decode_windows
+from edgecnn.vision.detection import decode_detections, each_frame
 from edgecnn.vision.geometry import fit
 
 __all__ = ["Evaluation", "Evaluator", "evaluate", "evaluate_runtime"]
@@ -146,8 +148,7 @@ class Evaluator:
         Raises:
             InputError: There is no object that a detector could find.
         """
-        detection = spec.task == "window_detection"
-        if detection and all(truth.ignored.all() for truth in dataset.truths):
+        if spec.finds_boxes and all(truth.ignored.all() for truth in dataset.truths):
             raise InputError(f"{dataset.name}: its {len(dataset)} images hold no object to find")
         self.spec = spec
         self.dataset = dataset
@@ -168,7 +169,7 @@ class Evaluator:
         """
         inference = Inference(runtime, self.spec)
         report = on_progress or (lambda done, total: None)
-        if self.spec.task == "window_detection":
+        if self.spec.finds_boxes:
             return self._detection(inference, report)
         return self._classification(inference, report)
 
@@ -214,13 +215,12 @@ class Evaluator:
         low = spec.replace(threshold=min(spec.threshold, LOWEST_SCORE), class_thresholds={})
         ranked, reported = [], []
         for i, frame in enumerate(self._images(lambda frame: frame)):
-            size_hw = (frame.shape[0], frame.shape[1])
             try:
-                windows = inference.score_windows(frame)
+                decode = _decoder(inference, frame)
             except InputError as error:
                 raise type(error)(f"{self.dataset.files[i]}: {error}") from error
-            ranked.append(decode_windows(windows.scores, windows.boxes_xyxy, low, size_hw))
-            reported.append(decode_windows(windows.scores, windows.boxes_xyxy, spec, size_hw))
+            ranked.append(decode(low))
+            reported.append(decode(spec))
             report(i + 1, total)
         judged = self.dataset.annotated
         ap = average_precision(ranked, truths, len(spec.labels))
@@ -254,6 +254,16 @@ class Evaluator:
                     self._room -= image.nbytes
                     self._kept[i] = image
             yield image
+
+
+def _decoder(inference: Inference, frame: npt.NDArray[np.uint8]) -> Callable[[ModelSpec], Detections]:
+    """Run a frame, and give what tells its detections by the thresholds of a spec."""
+    if inference.spec.task == "detection":
+        image, transform = fit(frame, inference.spec)
+        (outputs,) = each_frame(inference.infer(image[None]))
+        return lambda spec: decode_detections(outputs, spec, transform.to_source, transform.source_hw)
+    windows, size_hw = inference.score_windows(frame), (frame.shape[0], frame.shape[1])
+    return lambda spec: decode_windows(windows.scores, windows.boxes_xyxy, spec, size_hw)
 
 
 def _rows(

@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError
+from edgecnn.results import Detections
 from edgecnn.spec import ModelSpec
+from edgecnn.vision.boxes import as_boxes, iou_matrix
 from edgecnn.vision.decode import reported
+from edgecnn.vision.detection import decode_detections, each_frame
 
 __all__ = ["LIMITS", "Limits", "Parity", "agreement", "compare"]
 
@@ -42,6 +45,8 @@ LIMITS = {
 
 # where all reference values are equal the spread is nothing: then this share of their size counts
 SPREAD_FLOOR = 1e-3
+# IoU of two boxes of one object
+SAME_BOX = 0.5
 
 
 @dataclass(frozen=True)
@@ -142,8 +147,14 @@ def agreement(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> float:
     """Share of the inputs with the same decision.
 
     The decision of a window is which classes it is reported as; of other inputs the argmax of the scores,
-    or one score's side of the threshold.
+    or one score's side of the threshold. Of a detector, a frame counts by the share of boxes that both find
+    there: ``2 m / (a + b)`` with m pairs of one class and an IoU of at least 0.5, or 1 where both find none.
     """
+    if spec.task == "detection":
+        if not all(np.isfinite(array).all() for array in outputs.values()):
+            return 0.0
+        found, again = ([_found(frame, spec) for frame in each_frame(each)] for each in (reference, outputs))
+        return float(np.mean([_same_boxes(a, b) for a, b in zip(found, again)]))
     name = spec.output or next(iter(reference))
     n = len(reference[name])
     expected, actual = (np.asarray(each[name], np.float32).reshape(n, -1) for each in (reference, outputs))
@@ -153,3 +164,22 @@ def agreement(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> float:
         same = (expected >= spec.threshold) == (actual >= spec.threshold)
         return float(same.mean())
     return float((expected.argmax(axis=1) == actual.argmax(axis=1)).mean())
+
+
+def _found(outputs: Arrays, spec: ModelSpec) -> Detections:
+    """Detections in the model's own input."""
+    return decode_detections(outputs, spec, as_boxes, spec.size_hw)
+
+
+def _same_boxes(a: Detections, b: Detections) -> float:
+    if not len(a) and not len(b):
+        return 1.0
+    overlap = iou_matrix(a.boxes, b.boxes)
+    overlap[a.class_ids[:, None] != b.class_ids] = 0
+    pairs = 0
+    for row in overlap if len(b) else ():
+        nearest = int(row.argmax())
+        if row[nearest] >= SAME_BOX:
+            pairs += 1
+            overlap[:, nearest] = 0
+    return 2 * pairs / (len(a) + len(b))

@@ -20,12 +20,13 @@ from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
 from edgecnn.inference import Inference
 from edgecnn.loading import open_bundle
-from edgecnn.results import Classification, Detections, Result, Tensors
+from edgecnn.results import Detections, Result, Tensors
 from edgecnn.runtimes import Runtime
 from edgecnn.spec import ModelSpec
 from edgecnn.still import StillScene
 from edgecnn.vision.color import check_frame
 from edgecnn.vision.decode import class_scores, decode_windows, top_k
+from edgecnn.vision.detection import decode_detections, each_frame
 from edgecnn.vision.geometry import fit
 from edgecnn.vision.smoothing import ScoreSmoother
 
@@ -85,7 +86,7 @@ class Predictor(Inference):
         """
         check_frame(frame)
         if self.spec.task == "window_detection":
-            return self._detect(frame)
+            return self._detect_windows(frame)
         return self._whole(frame)
 
     def stream(self, source: FrameSource | int) -> Iterator[tuple[npt.NDArray[np.uint8], Result]]:
@@ -127,9 +128,9 @@ class Predictor(Inference):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _whole(self, frame: npt.NDArray[np.uint8]) -> Classification | Tensors:
+    def _whole(self, frame: npt.NDArray[np.uint8]) -> Result:
         start = time.perf_counter()
-        image, _ = fit(frame, self.spec)
+        image, transform = fit(frame, self.spec)
         fitted = time.perf_counter()
         outputs = self.infer(image[None])
         inferred = time.perf_counter()
@@ -137,6 +138,10 @@ class Predictor(Inference):
             return Tensors(
                 {name: array[0] for name, array in outputs.items()}, _timing(start, fitted, inferred)
             )
+        if self.spec.task == "detection":
+            (of_frame,) = each_frame(outputs)
+            found = decode_detections(of_frame, self.spec, transform.to_source, transform.source_hw)
+            return replace(found, timing_ms=_timing(start, fitted, inferred))
         scores = class_scores(outputs, self.spec)[0]
         if self.smooth > 1:
             with self._smoothing:
@@ -144,7 +149,7 @@ class Predictor(Inference):
         result = top_k(scores, self.spec)
         return replace(result, timing_ms=_timing(start, fitted, inferred))
 
-    def _detect(self, frame: npt.NDArray[np.uint8]) -> Detections:
+    def _detect_windows(self, frame: npt.NDArray[np.uint8]) -> Detections:
         start = time.perf_counter()
         windows = (self._scene or self.score_windows)(frame)
         inferred = time.perf_counter()

@@ -229,7 +229,7 @@ def _bgr(image: npt.NDArray[np.uint8], spec: ModelSpec) -> npt.NDArray[np.uint8]
 
 def _label(scores: npt.NDArray[Any], spec: ModelSpec) -> str:
     flat = scores.ravel()
-    if spec.task == "tensors":
+    if spec.task in ("tensors", "detection"):
         return ""
     best = int(flat.argmax())
     return f"{spec.label(best)} {float(flat[best]):.2f}"

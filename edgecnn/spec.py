@@ -4,95 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from edgecnn.errors import SpecError
+from edgecnn.places import PriorMap, WindowGeometry
+from edgecnn.schema import check_types, demand, readable, table_of
 
-__all__ = ["Interpolation", "ModelSpec", "Task", "WindowGeometry"]
+__all__ = ["Interpolation", "ModelSpec", "PriorMap", "Task", "WindowGeometry"]
 
-Task = Literal["classification", "window_detection", "tensors"]
+Task = Literal["classification", "window_detection", "detection", "tensors"]
+Decoder = Literal["scores", "yolo_anchor_free", "yolo_anchor_based", "ssd", "fastestdet"]
 Color = Literal["rgb", "bgr", "gray"]
 Resize = Literal["stretch", "letterbox", "center_crop"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
 Activation = Literal["softmax", "sigmoid", "none"]
-
-
-def _check_types(struct: msgspec.Struct) -> None:
-    """Give each field its declared type (a list becomes a tuple) or say which field cannot have it."""
-    for field in msgspec.structs.fields(struct):
-        try:
-            value = msgspec.convert(getattr(struct, field.name), field.type)
-        except msgspec.ValidationError as error:
-            raise SpecError(_readable(error, field.name, type(struct))) from error
-        msgspec.structs.force_setattr(struct, field.name, value)
-
-
-def _readable(error: msgspec.ValidationError, field: str, struct: type[msgspec.Struct]) -> str:
-    """msgspec's message with the field in front and, where there are few, the values it may have."""
-    text, _, path = str(error).partition(" - at `$")
-    field = f"{field}{path.rstrip('`')}".strip(".")
-    kind = {f.name: f.type for f in msgspec.structs.fields(struct)}.get(field)
-    if text.startswith("Invalid enum value"):
-        text += f"; it can be {', '.join(_choices(kind))}"
-    return f"{field}: {text}" if field else text
-
-
-def _choices(kind: Any) -> list[str]:
-    """The strings of a Literal, also inside an optional one."""
-    return [text for arg in get_args(kind) for text in ([arg] if isinstance(arg, str) else _choices(arg))]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
-
-
-class WindowGeometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a window classifier looks in a frame.
-
-    A pyramid level ``k`` shows objects of ``min_size * scale_step**k`` source pixels at the size of
-    the model's window; levels go on while the window fits into the frame.
-
-    Attributes:
-        stride: Step between windows on a level, in pixels of the model's input, both axes.
-        scale_step: Ratio of the object sizes of neighbouring levels, above 1.
-        min_size: Shorter side of the smallest window in source pixels; None is the model's own size.
-        max_size: Shorter side of the largest window in source pixels; None is the frame's.
-        box_scale: Size of the reported box relative to its window, about the same centre.
-        box_voting: Report the mean of the windows around a detection instead of its best window.
-    """
-
-    stride: int = 16
-    scale_step: float = 1.25
-    min_size: int | None = None
-    max_size: int | None = None
-    box_scale: float = 1.0
-    box_voting: bool = False
-
-    def __post_init__(self) -> None:
-        _check_types(self)
-        _require(self.stride >= 1, f"window.stride must be at least 1, not {self.stride}")
-        _require(
-            math.isfinite(self.scale_step) and self.scale_step > 1.01,
-            f"window.scale_step must be above 1.01, not {self.scale_step}",
-        )
-        for name, value in (("min_size", self.min_size), ("max_size", self.max_size)):
-            _require(value is None or value >= 4, f"window.{name} must be at least 4 px, not {value}")
-        if self.min_size is not None and self.max_size is not None:
-            _require(
-                self.min_size <= self.max_size,
-                f"window.min_size ({self.min_size}) is above window.max_size ({self.max_size})",
-            )
-        _require(0.1 <= self.box_scale <= 4.0, f"window.box_scale must be in 0.1..4, not {self.box_scale}")
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,7 +32,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Attributes:
         task: ``classification`` (whole frames), ``window_detection`` (a classifier slid over a
-            pyramid of the frame) or ``tensors`` (outputs are handed out as they are).
+            pyramid of the frame), ``detection`` (whole frames to boxes) or ``tensors`` (outputs are handed
+            out as they are).
         size_hw: Height and width of the model's input in pixels.
         color: Channel order the model was trained with. Frames are always BGR.
         resize: ``stretch``, ``letterbox`` (aspect kept, padded) or ``center_crop``.
@@ -115,20 +44,25 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         pad_value: Grey level 0..255 of letterbox borders.
         scale, mean, std: Normalisation, see above.
         activation: Applied in the graph to the scores, over the last axis for softmax; None becomes
-            ``none`` for tensors and ``softmax`` otherwise.
-        multi_label: Several classes may hold of one window at once; else only the best counts. None is
+            ``none`` for tensors and detection, and ``softmax`` otherwise.
+        multi_label: Several classes may hold of one window or box at once; else only the best counts. None is
             true for sigmoid.
-        decoder: How the outputs are read. ``scores``: one output (N,), (N, 1) or (N, K).
+        decoder: How the outputs are read. ``scores``: one output (N,), (N, 1) or (N, K). Of detection:
+            ``yolo_anchor_free`` (N, 4 + K, n), ``yolo_anchor_based`` (N, n, 5 + K), ``fastestdet``
+            (N, 5 + K, rows, columns), or ``ssd``: class scores (N, n, K) and locations (N, n, 4).
         output: Name of the model's output that holds the scores; None is its first.
         labels: Class names by index; empty when there are none.
-        background: Index of the class that means "nothing here" (window_detection only).
+        background: Index of the class that means "nothing here" (window_detection and detection).
         threshold: Scores at or above it are reported (``score >= threshold``).
         class_thresholds: Thresholds of single classes by label, where they differ.
         nms: Boxes suppress one another within a class (``per_class``) or all (``class_agnostic``).
-        nms_iou: A box that overlaps a better one by more than this IoU is suppressed.
+        nms_iou: A box that overlaps a better one by more than this IoU is suppressed, or fused with it.
+        nms_method: ``hard``; or, of detection, ``soft_linear`` and ``soft_gaussian`` (`vision.soft_nms`) or
+            ``fusion`` (`vision.fuse_boxes`).
         max_detections: At most this many boxes per frame, the best.
         top_k: At most this many classes per frame, the best (classification).
         window: Where to look (window_detection); None otherwise.
+        priors: The feature maps of a head that has priors, in the order of its outputs (ssd).
 
     Raises:
         SpecError: A field has the wrong type or contradicts another one.
@@ -147,7 +81,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     std: tuple[float, ...] = (1.0,)
     activation: Activation | None = None
     multi_label: bool | None = None
-    decoder: Literal["scores"] = "scores"
+    decoder: Decoder = "scores"
     output: str | None = None
     labels: tuple[str, ...] = ()
     background: int | None = None
@@ -155,31 +89,34 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     class_thresholds: dict[str, float] = {}
     nms: Literal["per_class", "class_agnostic"] = "per_class"
     nms_iou: float = 0.5
+    nms_method: Literal["hard", "soft_linear", "soft_gaussian", "fusion"] = "hard"
     max_detections: int = 300
     top_k: int = 5
     window: WindowGeometry | None = None
+    priors: tuple[PriorMap, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         self._check_input()
         self._check_output()
         windows = self.task == "window_detection"
         if self.activation is None:
-            default = "none" if self.task == "tensors" else "softmax"
+            default = "none" if self.task in ("tensors", "detection") else "softmax"
             msgspec.structs.force_setattr(self, "activation", default)
         if self.multi_label is None:
             msgspec.structs.force_setattr(self, "multi_label", self.activation == "sigmoid")
         if windows and self.window is None:
             msgspec.structs.force_setattr(self, "window", WindowGeometry())
-        _require(windows or self.window is None, f"window: not used by task {self.task!r}, remove it")
-        _require(
-            windows or self.background is None,
+        demand(windows or self.window is None, f"window: not used by task {self.task!r}, remove it")
+        demand(
+            self.finds_boxes or self.background is None,
             f"background: not used by task {self.task!r}, remove it",
         )
+        self._check_head()
 
     def _check_input(self) -> None:
         height, width = self.size_hw
-        _require(
+        demand(
             1 <= height <= 16384 and 1 <= width <= 16384,
             f"size_hw must be two sizes in 1..16384, not {height}×{width}",
         )
@@ -187,48 +124,72 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             values: tuple[float, ...] = getattr(self, name)
             if len(values) == 1:
                 values = values * self.channels
-            _require(
+            demand(
                 len(values) == self.channels,
                 f"{name} has {len(values)} values but color {self.color!r} has {self.channels} channels",
             )
-            _require(all(map(math.isfinite, values)), f"{name} holds a value that is not finite")
+            demand(all(map(math.isfinite, values)), f"{name} holds a value that is not finite")
             msgspec.structs.force_setattr(self, name, values)
-        _require(all(v > 0 for v in self.std), f"std must be above 0, not {list(self.std)}")
-        _require(math.isfinite(self.scale) and self.scale > 0, f"scale must be above 0, not {self.scale}")
-        _require(0 <= self.pad_value <= 255, f"pad_value must be in 0..255, not {self.pad_value}")
-        _require(
+        demand(all(v > 0 for v in self.std), f"std must be above 0, not {list(self.std)}")
+        demand(math.isfinite(self.scale) and self.scale > 0, f"scale must be above 0, not {self.scale}")
+        demand(0 <= self.pad_value <= 255, f"pad_value must be in 0..255, not {self.pad_value}")
+        demand(
             not self.antialias or self.interpolation in ("bilinear", "bicubic"),
             f"antialias goes with bilinear or bicubic interpolation, not {self.interpolation!r}",
         )
         if self.resize_short is not None:
-            _require(
+            demand(
                 self.resize == "center_crop", f"resize_short: not used by resize {self.resize!r}, remove it"
             )
-            _require(
+            demand(
                 self.resize_short >= max(self.size_hw),
                 f"resize_short ({self.resize_short}) is smaller than the crop {height}×{width}",
             )
 
     def _check_output(self) -> None:
-        _require(0 <= self.threshold <= 1, f"threshold must be in 0..1, not {self.threshold}")
-        _require(0 < self.nms_iou <= 1, f"nms_iou must be in 0..1, not {self.nms_iou}")
-        _require(self.max_detections >= 1, f"max_detections must be at least 1, not {self.max_detections}")
-        _require(self.top_k >= 1, f"top_k must be at least 1, not {self.top_k}")
+        demand(0 <= self.threshold <= 1, f"threshold must be in 0..1, not {self.threshold}")
+        demand(0 < self.nms_iou <= 1, f"nms_iou must be in 0..1, not {self.nms_iou}")
+        demand(self.max_detections >= 1, f"max_detections must be at least 1, not {self.max_detections}")
+        demand(self.top_k >= 1, f"top_k must be at least 1, not {self.top_k}")
         broken = [label for label in self.labels if not label.strip() or not label.isprintable()]
-        _require(not broken, f"labels holds {broken[:1]}: a label is printable text on one line")
-        _require(
+        demand(not broken, f"labels holds {broken[:1]}: a label is printable text on one line")
+        demand(
             len(set(self.labels)) == len(self.labels),
             f"labels holds {next((x for x in self.labels if self.labels.count(x) > 1), '')!r} twice",
         )
         for label, value in self.class_thresholds.items():
-            _require(label in self.labels, f"class_thresholds names {label!r}, which is not in labels")
-            _require(0 <= value <= 1, f"class_thresholds[{label!r}] must be in 0..1, not {value}")
+            demand(label in self.labels, f"class_thresholds names {label!r}, which is not in labels")
+            demand(0 <= value <= 1, f"class_thresholds[{label!r}] must be in 0..1, not {value}")
         if self.background is not None:
-            _require(self.background >= 0, f"background must be a class index, not {self.background}")
-            _require(
+            demand(self.background >= 0, f"background must be a class index, not {self.background}")
+            demand(
                 not self.labels or self.background < len(self.labels),
                 f"background is class {self.background} but there are {len(self.labels)} labels",
             )
+
+    def _check_head(self) -> None:
+        detection, ssd = self.task == "detection", self.decoder == "ssd"
+        demand(
+            detection == (self.decoder != "scores"),
+            f"decoder {self.decoder!r} does not go with task {self.task!r}: detection alone has "
+            "yolo_anchor_free, yolo_anchor_based, ssd and fastestdet",
+        )
+        demand(
+            not detection or ssd or self.activation == "none",
+            f"activation: decoder {self.decoder!r} reads boxes and scores from one output; let the model "
+            'activate the scores itself and set activation = "none"',
+        )
+        demand(
+            detection or self.nms_method == "hard",
+            f"nms_method {self.nms_method!r}: goes with task 'detection', not with {self.task!r}",
+        )
+        demand(not ssd or bool(self.priors), "priors: decoder 'ssd' needs the priors of each feature map")
+        demand(ssd or not self.priors, f"priors: not used by decoder {self.decoder!r}, remove them")
+
+    @property
+    def finds_boxes(self) -> bool:
+        """The answer is boxes: of windows, or of whole frames."""
+        return self.task in ("window_detection", "detection")
 
     @property
     def channels(self) -> int:
@@ -256,7 +217,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def replace(self, **changes: Any) -> ModelSpec:
         """A copy with some fields changed, checked as a whole."""
         unknown = set(changes) - set(self.__struct_fields__)
-        _require(not unknown, f"unknown field: {', '.join(sorted(unknown))}")
+        demand(not unknown, f"unknown field: {', '.join(sorted(unknown))}")
         if "color" in changes:
             # one value stood for all channels: it stands for those of another colour too
             for name in ("mean", "std"):
@@ -291,7 +252,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         try:
             return msgspec.convert(data, cls)
         except msgspec.ValidationError as error:
-            raise SpecError(f"{where}: {_readable(error, '', cls)}") from error
+            raise SpecError(f"{where}: {readable(error, '', cls)}") from error
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> ModelSpec:
@@ -301,23 +262,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             SpecError: The file is missing, is neither, or does not fit the schema.
         """
         path = Path(path)
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise SpecError(f"{path}: cannot be read as a spec ({reason})") from error
-        try:
-            if path.suffix.lower() == ".toml":
-                data = tomllib.loads(text)
-            elif path.suffix.lower() == ".json":
-                data = msgspec.json.decode(text)
-            else:
-                raise SpecError(f"{path}: a spec is a .toml or .json file")
-        except SpecError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise SpecError(f"{path}: not valid {path.suffix[1:].upper()} ({error})") from error
-        return cls.from_dict(data, where=str(path))
+        return cls.from_dict(table_of(path), where=str(path))
 
 
 def _without_none(value: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from skimage import data as photographs
 
-from edgecnn import ModelSpec, WindowGeometry
+from edgecnn import ModelSpec, PriorMap, WindowGeometry
 from edgecnn.manifest import Manifest
 from edgecnn.vision.opencv import cv2
 from tests.paths import ROOT
@@ -102,6 +102,8 @@ def test_every_field_of_the_spec_is_documented() -> None:
         assert f"`{field.name}`" in text or f"`{field.name}." in text, field.name
     for field in msgspec.structs.fields(WindowGeometry):
         assert f"`window.{field.name}`" in text, field.name
+    for field in msgspec.structs.fields(PriorMap):
+        assert f"`priors.{field.name}`" in text, field.name
 
 
 def test_every_field_of_the_manifest_is_documented() -> None:

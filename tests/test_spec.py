@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecnn.errors import SpecError
-from edgecnn.spec import ModelSpec, WindowGeometry
+from edgecnn.spec import ModelSpec, PriorMap, WindowGeometry
 
 FACE = ModelSpec(
     task="window_detection",
@@ -25,6 +25,10 @@ FACE = ModelSpec(
 PHOTO = ModelSpec(
     task="classification", size_hw=(224, 224), labels=("cat", "dög"), resize="center_crop", resize_short=256
 )
+
+
+DETECTOR: dict[str, Any] = {"task": "detection", "decoder": "yolo_anchor_free"}
+PRIORS: dict[str, Any] = {"stride": 16, "sizes_wh": [[30, 30]]}
 
 
 @pytest.mark.parametrize("spec", [FACE, PHOTO, ModelSpec(task="tensors", size_hw=(1, 1), color="gray")])
@@ -55,6 +59,22 @@ def test_one_value_stands_for_all_channels_and_lists_become_tuples() -> None:
 
 def test_window_detection_always_has_windows() -> None:
     assert ModelSpec(task="window_detection", size_hw=(8, 8)).window == WindowGeometry()
+
+
+def test_a_detector_with_priors_as_a_person_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "ssd.toml"
+    path.write_text(
+        'task = "detection"\ndecoder = "ssd"\nsize_hw = [64, 64]\nactivation = "softmax"\nbackground = 0\n'
+        "[[priors]]\nstride = 16\nsizes_wh = [[30, 30]]\n[[priors]]\nstride = 32\nsizes_wh = [[50, 25], [25, 50]]\n"
+    )
+    spec = ModelSpec.from_file(path)
+    assert spec.priors == (
+        PriorMap(stride=16, sizes_wh=((30, 30),)),
+        PriorMap(stride=32, sizes_wh=((50, 25), (25, 50))),
+    )
+    path.write_text(spec.to_toml())
+    assert ModelSpec.from_file(path) == spec
+    assert spec.finds_boxes
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -97,6 +117,20 @@ BAD: list[tuple[dict[str, Any], str]] = [
         r"background is class 2 but there are 2",
     ),
     ({"task": "window_detection", "background": -1}, r"background must be a class index"),
+    ({"task": "detection"}, r"decoder 'scores' does not go with task 'detection'"),
+    ({"decoder": "ssd"}, r"decoder 'ssd' does not go with task 'classification'"),
+    ({"nms_method": "fusion"}, r"nms_method 'fusion': goes with task 'detection', not with 'classification'"),
+    ({**DETECTOR, "activation": "sigmoid"}, r"activation: decoder 'yolo_anchor_free' reads boxes and scores"),
+    ({**DETECTOR, "decoder": "ssd"}, r"priors: decoder 'ssd' needs the priors of each feature map"),
+    ({**DETECTOR, "priors": [PRIORS]}, r"priors: not used by decoder 'yolo_anchor_free', remove them"),
+    (
+        {**DETECTOR, "decoder": "ssd", "priors": [{**PRIORS, "stride": 0.5}]},
+        r"priors.stride must be at least 1 px, not 0.5",
+    ),
+    (
+        {**DETECTOR, "decoder": "ssd", "priors": [{**PRIORS, "sizes_wh": [[5, 0]]}]},
+        r"priors.sizes_wh must be widths and heights above 0",
+    ),
 ]
 
 
@@ -161,6 +195,7 @@ def test_another_color_keeps_one_value_for_all_channels() -> None:
 
 def test_activation_follows_the_task() -> None:
     tasks = {task: ModelSpec(task=task, size_hw=(1, 1)).activation for task in ("tensors", "classification")}  # type: ignore[arg-type]
+    assert ModelSpec(**DETECTOR, size_hw=(1, 1)).activation == "none"
     assert tasks == {"tensors": "none", "classification": "softmax"}
 
 

@@ -95,15 +95,21 @@ def _decoding(spec: ModelSpec) -> list[tuple[str, str]]:
     thresholds = [f"{spec.threshold:g}", *(f"{k} {v:g}" for k, v in spec.class_thresholds.items())]
     if spec.task == "classification":
         rows.append(("reported", f"the best {min(spec.top_k, len(spec.labels) or spec.top_k)} classes"))
+    if spec.finds_boxes:
+        method = "" if spec.nms_method == "hard" else f" ({spec.nms_method})"
+        rows.append(
+            ("reported", f"score ≥ {', '.join(thresholds)}; NMS {spec.nms} at IoU {spec.nms_iou:g}{method}")
+        )
+    if spec.task == "detection":
+        rows.append(("decoder", spec.decoder))
     if spec.window is not None:
         window = spec.window
-        rows += [
-            ("reported", f"score ≥ {', '.join(thresholds)}; NMS {spec.nms} at IoU {spec.nms_iou:g}"),
+        rows.append(
             (
                 "windows",
                 f"stride {window.stride}, scale step {window.scale_step:g}, from {_px(window.min_size)}",
-            ),
-        ]
+            )
+        )
     return rows
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgecnn.vision.boxes import clip_boxes, convert_boxes, iou_matrix, scale_boxes, size_mask
     from edgecnn.vision.color import check_frame, from_bgr, to_bgr
     from edgecnn.vision.decode import class_scores, decode_windows, top_k
+    from edgecnn.vision.detection import decode_detections, each_frame, read_head
     from edgecnn.vision.drawing import draw
     from edgecnn.vision.fusion import fuse_boxes
     from edgecnn.vision.geometry import FrameTransform, fit, resize
@@ -43,6 +44,7 @@ __all__ = [
     "class_scores",
     "clip_boxes",
     "convert_boxes",
+    "decode_detections",
     "decode_fastestdet",
     "decode_offsets",
     "decode_ssd",
@@ -50,6 +52,7 @@ __all__ = [
     "decode_yolo_columns",
     "decode_yolo_rows",
     "draw",
+    "each_frame",
     "encode_offsets",
     "fit",
     "from_bgr",
@@ -59,6 +62,7 @@ __all__ = [
     "nms",
     "prior_boxes",
     "pyramid",
+    "read_head",
     "read_image",
     "resize",
     "row_scores",
@@ -80,6 +84,7 @@ _MODULES = {
     "boxes": ("clip_boxes", "convert_boxes", "iou_matrix", "scale_boxes", "size_mask"),
     "color": ("check_frame", "from_bgr", "to_bgr"),
     "decode": ("class_scores", "decode_windows", "top_k"),
+    "detection": ("decode_detections", "each_frame", "read_head"),
     "drawing": ("draw",),
     "fusion": ("fuse_boxes",),
     "geometry": ("FrameTransform", "fit", "resize"),
