@@ -24,6 +24,7 @@ from edgecnn.results import Detections, Result, Tensors
 from edgecnn.runtimes import Runtime
 from edgecnn.spec import ModelSpec
 from edgecnn.still import StillScene
+from edgecnn.tiling import TiledDetector
 from edgecnn.vision.color import check_frame
 from edgecnn.vision.decode import class_scores, decode_windows, top_k
 from edgecnn.vision.detection import decode_detections, each_frame
@@ -49,6 +50,7 @@ class Predictor(Inference):
         smooth: Number of frames over which class scores are averaged; 1 is off.
         still: Grey levels by which a pixel may change before the windows that see it are scored again; None
             scores all windows of each frame.
+        tiles: Share of a tile that its neighbour covers too; None looks at each frame as a whole.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Predictor(Inference):
         spec: ModelSpec,
         smooth: int = 1,
         still: int | None = None,
+        tiles: float | None = None,
     ) -> None:
         if smooth > 1 and spec.task != "classification":
             raise InputError(f"smooth: goes with classification, not with {spec.task}")
@@ -67,7 +70,9 @@ class Predictor(Inference):
         self.bundle = bundle
         self.smooth = smooth
         self.still = still
+        self.tiles = tiles
         self._scene = StillScene(self, still) if still is not None else None
+        self._tiled = TiledDetector(self, tiles) if tiles is not None else None
         self._smoother = ScoreSmoother(smooth)
         self._smoothing = threading.Lock()
 
@@ -87,7 +92,7 @@ class Predictor(Inference):
         check_frame(frame)
         if self.spec.task == "window_detection":
             return self._detect_windows(frame)
-        return self._whole(frame)
+        return (self._tiled or self._whole)(frame)
 
     def stream(self, source: FrameSource | int) -> Iterator[tuple[npt.NDArray[np.uint8], Result]]:
         """Give the frames of a camera, video, image, folder or iterable, each with its result.
@@ -116,7 +121,14 @@ class Predictor(Inference):
             "threads": self.runtime.options.threads,
             "dense": self.is_dense,
         }
-        return _reopen, (self.bundle.path, engine, self.spec, self.smooth, self.still)
+        return _reopen, (
+            self.bundle.path,
+            engine,
+            self.spec,
+            self.smooth,
+            self.still,
+            self.tiles,
+        )
 
     def close(self) -> None:
         """Release the engine."""
@@ -171,6 +183,7 @@ def load(
     smooth: int = 1,
     dense: bool = True,
     still: int | None = None,
+    tiles: float | None = None,
 ) -> Predictor:
     """Open a bundle for prediction.
 
@@ -188,6 +201,8 @@ def load(
             (window detection); else they are cut out and scored in batches.
         still: Of one camera that does not move: score again only windows with a pixel that changed by more
             than this many grey levels since it was last looked at (window detection).
+        tiles: Of frames larger than the model's input, look at tiles of that size too, whose neighbours cover
+            this share of them (detection).
 
     Raises:
         BundleError: The bundle is missing, altered or unsafe.
@@ -205,12 +220,12 @@ def load(
         on_stale=on_stale,
         dense=dense,
     )
-    return Predictor(opened, loaded, spec, smooth, still)
+    return Predictor(opened, loaded, spec, smooth, still, tiles)
 
 
-def _reopen(path: Path, engine: dict[str, Any], spec: ModelSpec, smooth: int, still: int | None) -> Predictor:
+def _reopen(path: Path, engine: dict[str, Any], spec: ModelSpec, *options: Any) -> Predictor:
     bundle = Bundle(path)
-    return Predictor(bundle, open_model(bundle, **engine), spec, smooth, still)
+    return Predictor(bundle, open_model(bundle, **engine), spec, *options)
 
 
 def _changed(spec: ModelSpec, threshold: float | None, min_size: int | None) -> ModelSpec:

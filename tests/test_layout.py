@@ -35,7 +35,7 @@ FLOORS = [
     {"engine_cache", "engines"},
     {"loading", "auto", "parity", "reference", "datasets", "report"},
     {"inference"},
-    {"still"},
+    {"still", "tiling"},
     {"predictor", "evaluation", "verification"},
     {"judging", "rungs", "draft", "compiled", "ladder", "reporting", "dense", "quantization"},
     {"pruned_model", "conversion"},

@@ -80,6 +80,12 @@ class _FiniteRange(click.FloatRange):
     metavar="LEVELS",
     help="Score only what changed by more grey levels (a camera that does not move).",
 )
+@click.option(
+    "--tiles",
+    type=_FiniteRange(0, 1, max_open=True),
+    metavar="OVERLAP",
+    help="Look at large frames in tiles that overlap by this share (detection).",
+)
 @click.option("--max-frames", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
 @click.option("--duration", type=_FiniteRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @_common.verbosity
@@ -97,6 +103,7 @@ def command(
     min_size: int | None,
     smooth: int,
     still: int | None,
+    tiles: float | None,
     max_frames: int | None,
     duration: float | None,
 ) -> None:
@@ -126,6 +133,7 @@ def command(
             min_size=min_size,
             smooth=smooth,
             still=still,
+            tiles=tiles,
         ) as predictor,
     ):
         if predictor.runtime.name == "null":
