@@ -70,13 +70,12 @@ def soft_nms(
         best = left[lowered[left].argmax()]
         kept.append(int(best))
         left = left[left != best]
-        overlap = iou_matrix(boxes[[best]], boxes[left])[0].astype(np.float64)
-        if classes is not None:
-            overlap[classes[left] != classes[best]] = 0
+        mates = left if classes is None else left[classes[left] == classes[best]]
+        overlap = iou_matrix(boxes[[best]], boxes[mates])[0].astype(np.float64)
         if method == "linear":
-            lowered[left] *= np.where(overlap > iou, 1 - overlap, 1)
+            lowered[mates] *= np.where(overlap > iou, 1 - overlap, 1)
         else:
-            lowered[left] *= np.exp(-np.square(overlap) / sigma)
+            lowered[mates] *= np.exp(-np.square(overlap) / sigma)
         left = left[lowered[left] >= lowest[left]]
     indices = np.array(kept, np.int64)
     return indices, lowered[indices]

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgecnn import ModelSpec, PriorMap
 from edgecnn.errors import InputError
-from edgecnn.vision import SSD_VARIANCES, decode_ssd, encode_offsets, prior_boxes
+from edgecnn.vision import SSD_VARIANCES, decode_detections, decode_ssd, encode_offsets, prior_boxes
+from edgecnn.vision.boxes import as_boxes
 
 
 def test_priors_by_hand() -> None:
@@ -70,3 +72,43 @@ def test_refusals() -> None:
         prior_boxes((10, 10), 0, [(1, 1)])
     with pytest.raises(InputError, match="priors need sizes, a stride and an input size"):
         prior_boxes((10, 10), 2, [])
+
+
+def test_detections_are_those_of_torchvision() -> None:
+    """The same raw head through torchvision's own postprocessing: boxes, scores and classes."""
+    torch = pytest.importorskip("torch")
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    model = ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=4, score_thresh=0.3, nms_thresh=0.55
+    )
+    pairs = [np.minimum(wh.numpy(), 1) * 320 for wh in model.anchor_generator._wh_pairs]
+    maps = tuple(
+        PriorMap(stride=320 / cells, sizes_wh=tuple(map(tuple, wh.tolist())))
+        for cells, wh in zip((20, 10, 5, 3, 2, 1), pairs)
+    )
+    priors = np.concatenate([prior_boxes((320, 320), each.stride, each.sizes_wh) for each in maps])
+    rng = np.random.default_rng(1)
+    locations = rng.normal(size=(len(priors), 4)).astype(np.float32)
+    logits = torch.from_numpy(rng.normal(scale=2, size=(len(priors), 4)).astype(np.float32))
+    # few places hold anything: no class has more candidates than torchvision looks at
+    logits[rng.uniform(size=len(priors)) < 0.9, 0] += 20
+    raw = {"bbox_regression": torch.from_numpy(locations)[None], "cls_logits": logits[None]}
+    [expected] = model.postprocess_detections(raw, [torch.from_numpy(priors)], [(320, 320)])
+    spec = ModelSpec(
+        task="detection",
+        decoder="ssd",
+        size_hw=(320, 320),
+        activation="softmax",
+        background=0,
+        multi_label=True,
+        threshold=0.3,
+        nms_iou=0.55,
+        priors=maps,
+    )
+    outputs = {"scores": logits.softmax(-1).numpy(), "locations": locations}
+    found = decode_detections(outputs, spec, as_boxes, (320, 320))
+    assert 50 < len(found) < 300
+    np.testing.assert_array_equal(found.class_ids, expected["labels"].numpy())
+    np.testing.assert_allclose(found.scores, expected["scores"].numpy(), atol=1e-6)
+    np.testing.assert_allclose(found.boxes, expected["boxes"].numpy(), atol=1e-2)
