@@ -12,9 +12,9 @@ import numpy.typing as npt
 from edgecnn.errors import InputError
 from edgecnn.results import Detections
 from edgecnn.spec import ModelSpec
-from edgecnn.vision.boxes import as_boxes, iou_matrix
+from edgecnn.vision.boxes import iou_matrix
 from edgecnn.vision.decode import reported
-from edgecnn.vision.detection import decode_detections, each_frame
+from edgecnn.vision.detection import decode_in_input, each_frame
 
 __all__ = ["LIMITS", "Limits", "Parity", "agreement", "compare"]
 
@@ -153,7 +153,9 @@ def agreement(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> float:
     if spec.task == "detection":
         if not all(np.isfinite(array).all() for array in outputs.values()):
             return 0.0
-        found, again = ([_found(frame, spec) for frame in each_frame(each)] for each in (reference, outputs))
+        found, again = (
+            [decode_in_input(frame, spec) for frame in each_frame(each)] for each in (reference, outputs)
+        )
         return float(np.mean([_same_boxes(a, b) for a, b in zip(found, again)]))
     name = spec.output or next(iter(reference))
     n = len(reference[name])
@@ -164,11 +166,6 @@ def agreement(reference: Arrays, outputs: Arrays, spec: ModelSpec) -> float:
         same = (expected >= spec.threshold) == (actual >= spec.threshold)
         return float(same.mean())
     return float((expected.argmax(axis=1) == actual.argmax(axis=1)).mean())
-
-
-def _found(outputs: Arrays, spec: ModelSpec) -> Detections:
-    """Detections in the model's own input."""
-    return decode_detections(outputs, spec, as_boxes, spec.size_hw)
 
 
 def _same_boxes(a: Detections, b: Detections) -> float:

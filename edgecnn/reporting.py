@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from edgecnn.rungs import Goal, Rung
 from edgecnn.runtimes import Artifact, Outputs, backend
 from edgecnn.spec import ModelSpec
 from edgecnn.timing import SpeedComparison
+from edgecnn.vision.detection import decode_in_input, each_frame, read_head
 
 if TYPE_CHECKING:
     from edgecnn.calibration import Samples
@@ -204,20 +205,19 @@ def _trials(rung: Rung | None) -> tuple[Trial, ...]:
 
 
 def _worst(rung: Rung, samples: Samples, reference: Outputs, spec: ModelSpec) -> tuple[WorstImage, ...]:
-    """The samples whose first output moved most."""
+    """The samples whose scores moved most."""
     with backend("ort")(Artifact("onnx", rung.content)) as model:
-        actual = next(iter(outputs_of(model, samples.images).values()))
-    expected = next(iter(reference.values()))
-    n = len(expected)
-    difference = np.abs(actual.astype(np.float64) - expected).reshape(n, -1).max(axis=1)
+        outputs = outputs_of(model, samples.images)
+    expected, actual = (list(each_frame(each)) for each in (reference, outputs))
+    difference = [float(np.abs(_scores(a, spec) - _scores(b, spec)).max()) for a, b in zip(actual, expected)]
     return tuple(
         WorstImage(
             image=_bgr(samples.images[i], spec),
             label_float=_label(expected[i], spec),
             label_int8=_label(actual[i], spec),
-            difference=float(difference[i]),
+            difference=difference[i],
         )
-        for i in np.argsort(-difference, kind="stable")[:WORST]
+        for i in np.argsort(-np.array(difference), kind="stable")[:WORST]
     )
 
 
@@ -227,9 +227,17 @@ def _bgr(image: npt.NDArray[np.uint8], spec: ModelSpec) -> npt.NDArray[np.uint8]
     return image[..., ::-1] if spec.color == "rgb" else image
 
 
-def _label(scores: npt.NDArray[Any], spec: ModelSpec) -> str:
-    flat = scores.ravel()
-    if spec.task in ("tensors", "detection"):
+def _scores(outputs: Outputs, spec: ModelSpec) -> npt.NDArray[np.float64]:
+    """Of one frame: those of its boxes, or the first output."""
+    scores = read_head(outputs, spec)[1] if spec.task == "detection" else next(iter(outputs.values()))
+    return scores.astype(np.float64)
+
+
+def _label(outputs: Outputs, spec: ModelSpec) -> str:
+    if spec.task == "tensors":
         return ""
+    if spec.task == "detection":
+        return f"{len(decode_in_input(outputs, spec))} boxes"
+    flat = next(iter(outputs.values())).ravel()
     best = int(flat.argmax())
     return f"{spec.label(best)} {float(flat[best]):.2f}"

@@ -269,7 +269,7 @@ def test_logits_are_no_scores_of_windows(tmp_path: Path) -> None:
             return x.mean((1, 2, 3)) * 40
 
     spec = ModelSpec(task="window_detection", size_hw=(8, 8), activation="none")
-    with pytest.raises(SpecError, match=r'scores of windows are in 0..1, set activation = "sigmoid"'):
+    with pytest.raises(SpecError, match=r'scores of boxes are in 0..1, set activation = "sigmoid"'):
         edgecnn.convert(Logit(), spec=spec, out=tmp_path / "a.edge")
 
 

@@ -91,6 +91,29 @@ def test_ssd_with_its_raw_scores(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.scores, [1 / (1 + np.exp(-4))], rtol=1e-5)
 
 
+def test_int8_is_judged_by_its_boxes(tmp_path: Path) -> None:
+    """Without labels by the boxes that both find; the page counts them."""
+    torch.manual_seed(0)
+    mix = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 3, 3))
+    model = torch.nn.Sequential(mix, torch.nn.Sigmoid(), Lambda(two_boxes))
+    frames = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    bundle = edgecnn.convert(
+        model,
+        spec=YOLO,
+        out=tmp_path / "net.edge",
+        calibration=frames,
+        samples=16,
+        precision="int8",
+        max_drop=0.05,
+        speed_gate=False,
+        threads=1,
+    )
+    int8 = next(row for row in bundle.manifest.fidelity if row.id == "onnx-int8")
+    assert int8.metric is not None
+    assert int8.metric >= 0.95
+    assert re.search(r"[12] boxes", bundle.read("report.html").decode())
+
+
 @pytest.mark.parametrize(
     ("model", "spec", "error", "message"),
     [

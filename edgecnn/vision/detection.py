@@ -12,14 +12,14 @@ import numpy.typing as npt
 from edgecnn.errors import EngineError, InputError
 from edgecnn.results import Detections
 from edgecnn.spec import ModelSpec, PriorMap
-from edgecnn.vision.boxes import Boxes, clip_boxes, size_mask
+from edgecnn.vision.boxes import Boxes, as_boxes, clip_boxes, size_mask
 from edgecnn.vision.decode import reported, survivors
 from edgecnn.vision.fusion import fuse_boxes
 from edgecnn.vision.soft_suppression import SoftMethod, soft_nms
 from edgecnn.vision.ssd import decode_ssd, prior_boxes
 from edgecnn.vision.yolo import decode_fastestdet, decode_yolo_columns, decode_yolo_rows
 
-__all__ = ["ToSource", "batch_scores", "decode_detections", "each_frame", "read_head"]
+__all__ = ["ToSource", "batch_scores", "decode_detections", "decode_in_input", "each_frame", "read_head"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Head = tuple[Boxes, npt.NDArray[np.float32]]
@@ -55,6 +55,11 @@ def decode_detections(
     values, class_ids = scores[rows, class_ids][there], class_ids[there]
     found, values, class_ids = _suppressed(found[there], values, class_ids, spec)
     return Detections(found, values, class_ids, tuple(spec.label(int(i)) for i in class_ids))
+
+
+def decode_in_input(outputs: Arrays, spec: ModelSpec) -> Detections:
+    """As `decode_detections`, of a frame that is the model's input itself."""
+    return decode_detections(outputs, spec, as_boxes, spec.size_hw)
 
 
 def each_frame(outputs: Arrays) -> Iterator[dict[str, npt.NDArray[Any]]]:
