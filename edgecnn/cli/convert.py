@@ -162,6 +162,7 @@ def _refused(missed: GateMissed, steps: list[dict[str, Any]]) -> dict[str, Any]:
             "kept_float": [],
         },
         "device": None,
+        "not_dense": "",
     }
 
 

@@ -23,10 +23,12 @@ def test_convert_prints_one_json_object(
     captured = capfd.readouterr()
     assert code == 0, captured.err
     facts = json.loads(captured.out)
-    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate", "device"]
+    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate", "device", "not_dense"]
     assert facts["bundle"] == str(out)
     [artifact] = facts["artifacts"]
-    assert set(artifact) == {"id", "format", "precision", "placement", "path", "bytes", "sha256", "build_s"}
+    assert set(artifact) == {
+        "id", "format", "precision", "placement", "path", "bytes", "sha256", "build_s", "dense"
+    }  # fmt: skip
     assert artifact["bytes"] == (out / artifact["path"]).stat().st_size
     [fidelity] = facts["fidelity"]
     assert set(fidelity) == {
@@ -79,7 +81,7 @@ def test_convert_that_misses_the_gate_prints_the_object_too(
     assert main([*args, "--json"]) == 1
     captured = capfd.readouterr()
     facts = json.loads(captured.out)
-    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate", "device"]
+    assert list(facts) == ["bundle", "artifacts", "fidelity", "steps", "gate", "device", "not_dense"]
     assert (facts["bundle"], facts["artifacts"]) == (None, [])
     [fidelity] = facts["fidelity"]
     assert (fidelity["id"], fidelity["runtime"], fidelity["n"]) == ("onnx-fp32", "ort", 4)
