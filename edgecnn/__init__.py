@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgecnn import vision
     from edgecnn.auto import open_model
+    from edgecnn.benchmarking import Benchmark, benchmark
     from edgecnn.bundle import Bundle
     from edgecnn.conversion import convert
     from edgecnn.errors import EdgeCnnError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgecnn.verification import verify
 
 __all__ = [
+    "Benchmark",
     "Bundle",
     "Classification",
     "Detections",
@@ -43,6 +45,7 @@ __all__ = [
     "Tensors",
     "WindowGeometry",
     "__version__",
+    "benchmark",
     "convert",
     "evaluate",
     "load",
@@ -58,6 +61,7 @@ __version__ = "0.1.0"
 
 # where each public name lives; modules are not named after a public function, or they would hide it
 _HOMES = {
+    "Benchmark": "benchmarking",
     "Bundle": "bundle",
     "Classification": "results",
     "Detections": "results",
@@ -69,6 +73,7 @@ _HOMES = {
     "Pruned": "pruning",
     "Tensors": "results",
     "WindowGeometry": "places",
+    "benchmark": "benchmarking",
     "convert": "conversion",
     "evaluate": "evaluation",
     "load": "predictor",

@@ -28,7 +28,16 @@ from edgecnn.timing import interleaved_ms
 if TYPE_CHECKING:
     from edgecnn.engines import OnStale
 
-__all__ = ["Candidate", "Choice", "choose", "explain", "open_model"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "choose",
+    "explain",
+    "in_lower_arithmetic",
+    "intel_target",
+    "open_model",
+    "options_for",
+]
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +112,7 @@ def open_model(
     opened = open_bundle(bundle)
     if on_stale not in ("serve", "wait", "error"):
         raise InputError(f"on_stale is serve, wait or error, not {on_stale!r}")
-    profile = _intel_target(opened) if device == "auto" else devices.profile(device)
+    profile = intel_target(opened) if device == "auto" else devices.profile(device)
     if device != "auto" and profile is not None and runtime not in ("auto", *profile.runtimes):
         raise InputError(f"{device} runs {', '.join(profile.runtimes)}, not {runtime}")
     if runtime != "auto":
@@ -112,7 +121,7 @@ def open_model(
         choice = choose(opened, precision=precision, threads=threads, profile=profile)
         candidate, why = choice.candidate, choice.reason
         log.info("%s: %s, %s", opened.path, candidate, why)
-    options = _options(candidate, threads, profile)
+    options = options_for(candidate, threads, profile)
     model = open_artifact(opened, candidate.entry, candidate.runtime, options, on_stale=on_stale, dense=dense)
     model.facts["chosen"] = why
     return model
@@ -172,13 +181,13 @@ def choose(
 def explain(bundle: Bundle) -> str:
     """What ``auto`` takes here and why, in a line; nothing is measured for it."""
     try:
-        choice = choose(bundle, profile=_intel_target(bundle), measure=False)
+        choice = choose(bundle, profile=intel_target(bundle), measure=False)
     except EdgeCnnError as error:
         return first_line(error)
     return f"{choice.candidate}: {choice.reason}" if choice.measured else choice.reason
 
 
-def _intel_target(bundle: Bundle) -> devices.DeviceProfile | None:
+def intel_target(bundle: Bundle) -> devices.DeviceProfile | None:
     """The profile that a bundle was converted for, where that is an Intel GPU or NPU of this machine."""
     target = bundle.manifest.device
     if target is None or not target.profile.startswith("intel-"):
@@ -215,13 +224,13 @@ def _candidates(
         except (Unavailable, BundleError) as error:
             reasons.append(f"{name}: {error}")
             continue
-        found += [Candidate(kind, entry), *_in_lower_arithmetic(bundle, kind, precision)]
+        found += [Candidate(kind, entry), *in_lower_arithmetic(bundle, kind, precision)]
     if not found:
         raise Unavailable(f"no runtime here can run {bundle.path} ({'; '.join(reasons)})")
     return tuple(sorted(found, key=lambda candidate: not candidate.runtime.builds_from))
 
 
-def _in_lower_arithmetic(bundle: Bundle, kind: type[Runtime], precision: str) -> list[Candidate]:
+def in_lower_arithmetic(bundle: Bundle, kind: type[Runtime], precision: str) -> list[Candidate]:
     """Float artifacts whose accuracy held in arithmetic below float32 that this machine has."""
     if len(kind.computes()) == 1:
         return []
@@ -234,9 +243,10 @@ def _in_lower_arithmetic(bundle: Bundle, kind: type[Runtime], precision: str) ->
     ]
 
 
-def _options(
+def options_for(
     candidate: Candidate, threads: int | None, profile: devices.DeviceProfile | None
 ) -> RuntimeOptions:
+    """How a candidate is opened here."""
     device, compute = "auto", candidate.compute
     if profile is not None and profile.openvino_device and candidate.runtime.name == "openvino":
         device = profile.openvino_device.lower()
@@ -270,7 +280,7 @@ def _measure(
                     bundle,
                     candidate.entry,
                     candidate.runtime,
-                    _options(candidate, threads, profile),
+                    options_for(candidate, threads, profile),
                     dense=dense,
                 )
                 opened.callback(model.close)
@@ -300,7 +310,7 @@ def _remembered(
     for candidate in candidates:
         parts += [
             str(candidate),
-            _options(candidate, threads, profile).device,
+            options_for(candidate, threads, profile).device,
             candidate.runtime.version(),
             *(bundle.file(path).sha256 for path in candidate.entry.paths),
         ]

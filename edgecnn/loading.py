@@ -17,7 +17,15 @@ from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
 if TYPE_CHECKING:
     from edgecnn.engines import OnStale
 
-__all__ = ["artifact_for", "bundle_path", "check_precision", "open_artifact", "open_bundle", "read_artifact"]
+__all__ = [
+    "artifact_for",
+    "bundle_path",
+    "check_precision",
+    "is_for",
+    "open_artifact",
+    "open_bundle",
+    "read_artifact",
+]
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +107,13 @@ def artifact_for(
     raise BundleError(
         f"{bundle.path}: the runtime {runtime.name} takes {' or '.join(formats)}{asked}, it holds {there}"
     )
+
+
+def is_for(bundle: Bundle, entry: ArtifactEntry, kind: type[Runtime]) -> bool:
+    """It can load the artifact, which is placed for it or was measured on it where the bundle was made."""
+    measured = any((row.id, row.runtime) == (entry.id, kind.name) for row in bundle.manifest.fidelity)
+    placed = entry.placement in (None, kind.placement)
+    return entry.format in (*kind.formats, *kind.builds_from) and (placed or measured)
 
 
 def _fits(entry: ArtifactEntry) -> bool:

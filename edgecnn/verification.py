@@ -10,7 +10,7 @@ from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle
 from edgecnn.engine_cache import fits_here
 from edgecnn.engines import OnStale
 from edgecnn.errors import BundleError, EdgeCnnError, Unavailable
-from edgecnn.loading import artifact_for, open_artifact, open_bundle
+from edgecnn.loading import artifact_for, is_for, open_artifact, open_bundle
 from edgecnn.manifest import ArtifactEntry
 from edgecnn.parity import Parity, compare
 from edgecnn.runtimes import Runtime, RuntimeOptions, backend, known
@@ -84,17 +84,10 @@ def verify(bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "all") -> 
         _check(opened, entry, kind, golden, dense=dense)
         for entry in opened.manifest.artifacts
         for kind in runtimes
-        if _is_for(opened, entry, kind)
+        if is_for(opened, entry, kind)
         for dense in ((False, True) if entry.dense is not None and entry.format in kind.formats else (False,))
     ]
     return Verification(tuple(checks))
-
-
-def _is_for(bundle: Bundle, entry: ArtifactEntry, kind: type[Runtime]) -> bool:
-    """It can load the artifact, which is placed for it or was measured on it where the bundle was made."""
-    measured = any((row.id, row.runtime) == (entry.id, kind.name) for row in bundle.manifest.fidelity)
-    placed = entry.placement in (None, kind.placement)
-    return entry.format in (*kind.formats, *kind.builds_from) and (placed or measured)
 
 
 def _golden(bundle: Bundle) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from edgecnn.report.data import (
     Verdict,
     WorstImage,
 )
-from edgecnn.report.html import render
+from edgecnn.report.html import render, style
 
 __all__ = [
     "ArtifactRow",
@@ -33,4 +33,5 @@ __all__ = [
     "Verdict",
     "WorstImage",
     "render",
+    "style",
 ]

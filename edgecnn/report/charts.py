@@ -11,16 +11,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from edgecnn.report.data import LayerRow, RangeRow, Trial
+from edgecnn.report.svg import BASE, PLOT, chart, grid, line, nice_step, rect, signed, spread, text
 
 __all__ = ["error_chart", "histogram_chart", "range_chart", "trial_chart"]
 
-TOP, PLOT, BOTTOM = 10, 190, 24  # px: room above, the plot, room for the labels below
-BASE = TOP + PLOT
 BAR_MAX = 6.0  # %: no bar of a small network is wider
 DECADES_MAX = 6
 LEAST = 1e-12
-
-Tick = tuple[float, str]
 
 
 def error_chart(layers: Sequence[LayerRow]) -> str:
@@ -41,13 +38,13 @@ def error_chart(layers: Sequence[LayerRow]) -> str:
             continue
         height = max(BASE - y(row.error), 2.0)
         tip = f"{row.name} ({row.op}, {row.precision}): {row.error:.2%}"
-        bars.append(_rect(left, width, BASE - height, height, f"bar {row.precision}", tip))
+        bars.append(rect(left, width, BASE - height, height, f"bar {row.precision}", tip))
     ticks = [(y(10.0**k), f"{10.0 ** (k + 2):g} %") for k in decades]
     worst = max(layers, key=lambda row: _rank(row.error))
-    return _chart(
+    return chart(
         "Error of each layer",
         f"{len(bars)} layers from input to output; the largest error is that of {worst.name}.",
-        [_grid(ticks), _ends(), *bars],
+        [grid(ticks), _ends(), *bars],
     )
 
 
@@ -82,15 +79,15 @@ def range_chart(ranges: Sequence[RangeRow]) -> str:
         )
         middle = left + width / 2
         upper, lower = y(row.clip_high), y(row.clip_low)
-        bars.append(_line(middle, y(row.low), middle, y(row.high), "observed"))
-        bars.append(_rect(left, width, upper, max(lower - upper, 2.0), "bar chosen", tip))
+        bars.append(line(middle, y(row.low), middle, y(row.high), "observed"))
+        bars.append(rect(left, width, upper, max(lower - upper, 2.0), "bar chosen", tip))
     # evenly spaced on the axis, rounded to one digit, and drawn where the rounded value belongs
     values = {0.0} | {float(f"{t * math.sinh(low + span * i / 6):.1g}") for i in range(7)}
-    ticks = [(y(value), _signed(value)) for value in sorted(values) if low <= math.asinh(value / t) <= high]
-    return _chart(
+    ticks = [(y(value), signed(value)) for value in sorted(values) if low <= math.asinh(value / t) <= high]
+    return chart(
         "Range of each activation",
         f"{len(drawn)} activations from input to output: the chosen range and the observed one.",
-        [_grid(_spread(ticks)), _ends(), *bars],
+        [grid(spread(ticks)), _ends(), *bars],
     )
 
 
@@ -100,7 +97,7 @@ def trial_chart(trials: Sequence[Trial], max_drop: float | None = None) -> str:
     budget = [] if max_drop is None else [max_drop]
     values = [0.0, *(t.drop for t in tried), *budget]
     span = max(values) - min(values)
-    step = _nice_step(span if span > 1e-9 else 0.01)
+    step = nice_step(span if span > 1e-9 else 0.01)
     bottom, top = math.floor(min(values) / step), max(math.ceil(max(values) / step), 1)
 
     def y(drop: float) -> float:
@@ -111,14 +108,14 @@ def trial_chart(trials: Sequence[Trial], max_drop: float | None = None) -> str:
         kind = "fp32" if max_drop is not None and trial.drop > max_drop else "int8"
         upper, lower = sorted((y(trial.drop), y(0.0)))
         tip = f"{trial.float_layers} layers in float: {trial.drop * 100:.2f} points"
-        bars.append(_rect(left, width, upper, max(lower - upper, 2.0), f"bar {kind}", tip))
-        bars.append(_text(f"{left + width / 2:.3f}%", BASE + 18, "middle", str(trial.float_layers)))
-    bars += [_line(0, y(drop), 100, y(drop), "budget") for drop in budget]
-    ticks = [(y(i * step), _signed(i * step * 100)) for i in range(bottom, top + 1)]
-    return _chart(
+        bars.append(rect(left, width, upper, max(lower - upper, 2.0), f"bar {kind}", tip))
+        bars.append(text(f"{left + width / 2:.3f}%", BASE + 18, "middle", str(trial.float_layers)))
+    bars += [line(0, y(drop), 100, y(drop), "budget") for drop in budget]
+    ticks = [(y(i * step), signed(i * step * 100)) for i in range(bottom, top + 1)]
+    return chart(
         "Search for the fewest layers in float",
         f"{len(tried)} settings that were evaluated: points lost by the number of layers in float.",
-        [_grid(ticks), *bars],
+        [grid(ticks), *bars],
     )
 
 
@@ -143,13 +140,6 @@ def histogram_chart(row: RangeRow) -> str:
     )
 
 
-def _chart(title: str, description: str, body: Iterable[str]) -> str:
-    return (
-        f'<svg class="chart" role="img" width="100%" height="{BASE + BOTTOM}">'
-        f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(body)}</svg>"
-    )
-
-
 def _slots(count: int) -> list[tuple[float, float]]:
     """Left edge and width, in percent, of ``count`` bars side by side."""
     slot = 100 / max(count, 1)
@@ -157,36 +147,12 @@ def _slots(count: int) -> list[tuple[float, float]]:
     return [(slot * (i + 0.5) - width / 2, width) for i in range(count)]
 
 
-def _rect(left: float, width: float, y: float, height: float, kind: str, tip: str) -> str:
-    return (
-        f'<rect class="{kind}" x="{left:.3f}%" width="{width:.3f}%" y="{y:.1f}" height="{height:.1f}">'
-        f"<title>{escape(tip)}</title></rect>"
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{x1:.3f}%" y1="{y1:.1f}" x2="{x2:.3f}%" y2="{y2:.1f}"/>'
-
-
-def _text(x: str, y: float, anchor: str, text: str) -> str:
-    return f'<text class="axis" x="{x}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _grid(ticks: Iterable[Tick]) -> str:
-    """Horizontal lines with their labels in the margin to the left of the plot."""
-    return "".join(_line(0, y, 100, y, "grid") + _text("-8", y + 4, "end", label) for y, label in ticks)
-
-
 def _ends() -> str:
-    return _text("0", BASE + 18, "start", "input") + _text("100%", BASE + 18, "end", "output")
+    return text("0", BASE + 18, "start", "input") + text("100%", BASE + 18, "end", "output")
 
 
 def _is_finite(row: RangeRow) -> bool:
     return all(map(math.isfinite, (row.low, row.high, row.clip_low, row.clip_high)))
-
-
-def _signed(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
 
 
 def _rank(error: float | None) -> float:
@@ -199,18 +165,3 @@ def _decades(errors: Iterable[float]) -> list[int]:
     top = math.ceil(max(logs, default=0.0))
     bottom = min(math.floor(min(logs, default=0.0)), top - 1)
     return list(range(max(bottom, top - DECADES_MAX), top + 1))
-
-
-def _spread(ticks: Sequence[Tick], apart: float = 18.0) -> list[Tick]:
-    """Leave out ticks whose labels would touch; the one of zero always stays."""
-    kept = [tick for tick in ticks if tick[1] == "0"]
-    for tick in ticks:
-        if all(abs(tick[0] - other[0]) >= apart for other in kept):
-            kept.append(tick)
-    return kept
-
-
-def _nice_step(span: float) -> float:
-    """A step of 1, 2 or 5 times a power of ten that cuts the span into three to eight parts."""
-    power = 10.0 ** math.floor(math.log10(span / 3))
-    return max(m * power for m in (1, 2, 5) if m * power <= span / 3)

@@ -15,7 +15,7 @@ from edgecnn.report import charts
 from edgecnn.report.data import ArtifactRow, RangeRow, Report
 from edgecnn.vision.opencv import cv2
 
-__all__ = ["render"]
+__all__ = ["render", "style"]
 
 DASH = "–"
 PICTURES_MAX = 16
@@ -38,10 +38,10 @@ def render(report: Report) -> str:
     environment.filters.update(
         size=_size, ms=_ms, number=_number, percent=_percent, share=_share, points=_points, picture=_picture
     )
-    source = resources.files("edgecnn.report").joinpath("template.html").read_text(encoding="utf-8")
     before, after = _compared(report.artifacts)
-    page: str = environment.from_string(source).render(
+    page: str = environment.from_string(_resource("template.html")).render(
         report=report,
+        style=style(),
         charts=charts,
         before=before,
         after=after,
@@ -50,6 +50,15 @@ def render(report: Report) -> str:
     )
     # a file name may hold bytes that are not UTF-8
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def style() -> str:
+    """What pages of edgecnn look like, in CSS."""
+    return _resource("style.css")
+
+
+def _resource(name: str) -> str:
+    return resources.files("edgecnn.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _compared(artifacts: Sequence[ArtifactRow]) -> tuple[ArtifactRow | None, ArtifactRow | None]:
