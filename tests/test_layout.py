@@ -37,6 +37,7 @@ FLOORS = [
     {"inference"},
     {"still", "tiling"},
     {"predictor", "evaluation", "verification"},
+    {"first_result"},
     {"judging", "rungs", "draft", "compiled", "ladder", "reporting", "dense", "quantization"},
     {"pruned_model", "conversion"},
     {"stream"},

@@ -13,10 +13,12 @@ from edgecnn.benchmarking.figures import Interval, ratio_interval
 from edgecnn.benchmarking.results import Benchmark
 from edgecnn.errors import InputError, first_line
 
-__all__ = ["RowVerdict", "Verdict", "compare_with", "read_benchmark"]
+__all__ = ["OTHERS_MOST", "RowVerdict", "Verdict", "compare_with", "read_benchmark"]
 
 # two runs of the same program on the same machine differ by so much: memory is laid out otherwise each time
 MARGIN = 0.05
+# of the processors' time: engines that share a processor wait at every layer, so that no figure is their own
+OTHERS_MOST = 0.1
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def compare_with(now: Benchmark, then: Benchmark) -> Verdict:
     """Compare each row with the same row of an older benchmark.
 
     Raises:
-        InputError: They are of other machines, frames or threads, or have no row in common.
+        InputError: They are of other machines, frames or threads, have no row in common, or one of them was
+            disturbed by other programs.
     """
     check_comparable(now, then)
     drift = ratio_interval(now.machine.yardstick_ms, then.machine.yardstick_ms)
@@ -105,6 +108,12 @@ def check_comparable(now: Benchmark, then: Benchmark) -> None:
         _same(f"the machine's {part}", getattr(now.machine, part), getattr(then.machine, part))
     for part in ("task", "source", "sizes_wh"):
         _same(f"what was timed, {part},", getattr(now.timed, part), getattr(then.timed, part))
+    for when, machine in (("this run", now.machine), ("the baseline", then.machine)):
+        if machine.others_share is not None and machine.others_share > OTHERS_MOST:
+            raise InputError(
+                f"the baseline cannot be compared: other programs took {machine.others_share:.0%} of the "
+                f"processors during {when}; measure it again when they are done"
+            )
     old = {row.name: row for row in then.rows}
     common = [(row, old[row.name]) for row in now.rows if row.name in old]
     if not common:

@@ -9,10 +9,9 @@ from html import escape
 from edgecnn.benchmarking.results import Row
 from edgecnn.report.svg import BASE, PLOT, chart, grid, line, nice_step, rect, text
 
-__all__ = ["latency_chart", "pareto_chart", "pareto_front"]
+__all__ = ["is_accuracy_shown", "latency_chart", "pareto_chart", "pareto_front"]
 
-STRIP, LABEL = 56, 18  # px: of a row, and of the name above its bars
-BARS = STRIP - LABEL - 6
+STRIP, BARS = 66, 34  # px: of a row, and of its highest bar
 LOGARITHMIC_FROM = 5.0  # slowest over fastest, from where a linear axis hides the fast ones
 RADII = (5.0, 16.0)  # px
 
@@ -28,31 +27,30 @@ def latency_chart(rows: Sequence[Row]) -> str:
     base = STRIP * len(rows)
     body = [
         line(x(tick), 0, x(tick), base + 4, "grid")
-        + text(f"{x(tick):.3f}%", base + 20, "middle", f"{tick:g}")
+        + text(f"{x(tick):.3f}%", base + 20, "middle", f"{tick:g} ms")
         for tick in ticks
     ]
     for number, row in enumerate(rows):
         bottom = STRIP * (number + 1)
         body.append(text("-8", bottom - 2, "end", str(number + 1)))
-        body.append(text("0", bottom - STRIP + 13, "start", f"{row.name}: {row.p50_ms:.3g} ms"))
+        body.append(text("0", bottom - BARS - 8, "start", f"{row.name}: {row.p50_ms:.3g} ms"))
         body += _bars(row, x, bottom)
         body += [line(x(ms), bottom - BARS, x(ms), bottom, "fence") for ms in (row.p50_ms, row.p99_ms)]
-    body.append(text("100%", base + 36, "end", "ms"))
     drawn = chart(
-        "Latencies", f"How often each of {len(rows)} rows took how many ms for a frame.", body, base + 40
+        "Latencies", f"How often each of {len(rows)} rows took how many ms for a frame.", body, base + 24
     )
     return f'<div class="strips">{drawn}</div>'
 
 
 def pareto_chart(rows: Sequence[Row], metric: str) -> str:
-    """A circle for each row: latency across, accuracy up (size where none is known), size by area."""
+    """A circle for each row: latency across, accuracy up, size by area; see `is_accuracy_shown`."""
     x, ticks = _across(min(row.p50_ms for row in rows) * 0.9, max(row.p50_ms for row in rows) * 1.1)
-    known = all(row.metric is not None for row in rows)
+    known = is_accuracy_shown(rows)
     heights = [row.metric or 0.0 if known else row.size_bytes / 1e6 for row in rows]
     y, levels = _up(heights, percent=known)
     largest = max(row.size_bytes for row in rows)
     front = pareto_front(rows)
-    body = [grid([(y(level), f"{level:.4g}{' %' if known else ''}") for level in levels])]
+    body = [grid([(y(level), f"{level:.4g}{' %' if known else ' MB'}") for level in levels])]
     for tick in ticks:
         body.append(text(f"{x(tick):.3f}%", BASE + 18, "middle", f"{tick:g} ms"))
     for number, (row, height) in enumerate(zip(rows, heights)):
@@ -68,6 +66,11 @@ def pareto_chart(rows: Sequence[Row], metric: str) -> str:
         body.append(text(f"{x(row.p50_ms):.3f}%", top + 4, "middle", str(number + 1)))
     up = metric if known else "size"
     return chart("Speed and what it costs", f"Median latency across, {up} up, size by area.", body)
+
+
+def is_accuracy_shown(rows: Sequence[Row]) -> bool:
+    """Whether accuracies differ; else the size says more."""
+    return len({row.metric for row in rows} - {None}) > 1 and all(row.metric is not None for row in rows)
 
 
 def pareto_front(rows: Sequence[Row]) -> list[Row]:

@@ -16,6 +16,7 @@ from edgecnn.devices.system import memory_mb
 from edgecnn.engine_cache import fits_here
 from edgecnn.engines import OnStale
 from edgecnn.errors import EdgeCnnError, InputError, Unavailable, first_line
+from edgecnn.first_result import FirstResult
 from edgecnn.loading import artifact_for, check_precision, is_for, open_artifact
 from edgecnn.predictor import Predictor
 from edgecnn.progress import OnWork
@@ -25,6 +26,7 @@ __all__ = ["Contender", "find_candidates", "open_contenders"]
 
 # of the machine's memory, which has to stay free for the next one to be opened beside the others
 FREE_SHARE = 0.1
+NOT_YET = FirstResult(reason="interrupted before that")
 
 
 @dataclass(eq=False)
@@ -39,6 +41,7 @@ class Contender:
         latencies_ms: One for each round.
         stages_ms: The same by the parts of a call.
         energy_mj: Of one call.
+        first_result: Of a fresh process.
     """
 
     candidate: Candidate
@@ -50,6 +53,7 @@ class Contender:
         default_factory=lambda: {"geometry": [], "infer": [], "decode": []}
     )
     energy_mj: float | None = None
+    first_result: FirstResult = NOT_YET
 
     @property
     def options(self) -> RuntimeOptions:

@@ -7,20 +7,19 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timezone
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecnn.benchmarking.child import measure_first_result
 from edgecnn.benchmarking.contenders import Contender, find_candidates, open_contenders
-from edgecnn.benchmarking.facts import describe_frames, describe_machine, draw
-from edgecnn.benchmarking.figures import block_medians, histogram, percentiles, ratio_interval
-from edgecnn.benchmarking.results import Benchmark, Row, Stages
+from edgecnn.benchmarking.results import Benchmark
+from edgecnn.benchmarking.summary import Rounds, draw, summarize
 from edgecnn.bundle import Bundle
 from edgecnn.devices.energy import EnergyMeter, find_meter
-from edgecnn.devices.state import machine_state
+from edgecnn.devices.state import Others, machine_state
 from edgecnn.errors import EdgeCnnError, InputError, first_line
+from edgecnn.first_result import FirstResult, measure_first_result
 from edgecnn.loading import open_bundle
 from edgecnn.progress import OnWork, silent_work
 
@@ -87,50 +86,34 @@ def benchmark(
         raise InputError(f"seconds must be above 0, not {seconds!r}")
     opened = open_bundle(bundle)
     candidates = find_candidates(opened, runtime, precision)
-    frames, read_ms = draw(source)
-    before = machine_state()
-    first_results: dict[int, tuple[dict[str, float | None], str]] = {}
-    yardstick: list[float] = []
+    drawn = draw(source)
+    frames = drawn.frames
+    before, rounds = machine_state(), Rounds()
     meter, no_meter = find_meter()
     with ExitStack() as models:
         contenders, left_out = open_contenders(opened, candidates, frames[0], threads, models, on_work)
-
-        def found(*, interrupted: bool = False) -> Benchmark:
-            timed = [contender for contender in contenders if contender.latencies_ms]
-            best = min(timed, key=lambda contender: statistics.median(contender.latencies_ms))
-            rows = [
-                _row(opened, each, best, read_ms, *first_results.get(id(each), ({}, "interrupted")))
-                for each in timed
-            ]
-            rows.sort(key=lambda row: row.p50_ms)
-            return Benchmark(
-                created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                machine=describe_machine(
-                    [each.candidate.runtime for each in timed], before, block_medians(yardstick)
-                ),
-                timed=describe_frames(opened, source, frames),
-                rows=tuple(rows),
-                best=rows[0].name,
-                metric=opened.manifest.evaluated.metric if opened.manifest.evaluated else "agreement",
-                energy=meter.what if meter else no_meter,
-                left_out=tuple(left_out),
-                interrupted=interrupted,
-            )
-
+        summary = partial(
+            summarize,
+            opened,
+            contenders,
+            rounds,
+            drawn,
+            before=before,
+            energy=meter.what if meter else no_meter,
+            left_out=left_out,
+        )
         try:
             warm_up(contenders, frames, seconds, on_work)
-            take_turns(contenders, frames, seconds * len(contenders), yardstick, on_work)
+            take_turns(contenders, frames, seconds * len(contenders), rounds, on_work)
             if meter is not None:
                 _measure_energy(contenders, frames, meter, on_work)
             models.close()  # so that a fresh process has the memory for itself
-            for number, each in enumerate(contenders):
-                on_work("first results", number, len(contenders))
-                first_results[id(each)] = _first_result(opened, each, frames[0])
+            _measure_first_results(opened, contenders, frames[0], on_work)
         except KeyboardInterrupt:
-            if not yardstick:
+            if not rounds.yardstick_ms:
                 raise
-            raise Interrupted(found(interrupted=True)) from None
-        return found()
+            raise Interrupted(summary(interrupted=True)) from None
+    return summary()
 
 
 def warm_up(
@@ -164,7 +147,7 @@ def take_turns(
     contenders: Sequence[Contender],
     frames: Frames,
     seconds: float,
-    yardstick: list[float],
+    rounds: Rounds,
     on_work: OnWork = silent_work,
     clock: Clock = time.perf_counter_ns,
 ) -> None:
@@ -174,29 +157,33 @@ def take_turns(
         contenders: Filled with a latency for each round.
         frames: Seen one after the other.
         seconds: All together, longer where that is less than 20 rounds.
-        yardstick: Filled with ms of a fixed computation, one for each round.
+        rounds: Filled with what else was seen of the machine.
         on_work: Told what goes on.
         clock: Gives ns.
     """
     fixed = np.random.default_rng(0).integers(0, YARDSTICK, YARDSTICK, np.int32)
-    begin, rounds, elapsed = clock(), 0, 0.0
-    while rounds < ROUNDS_MAX and (
-        elapsed < seconds or (rounds < ROUNDS_MIN and elapsed < PATIENCE * seconds)
-    ):
-        on_work("measuring", min(round(elapsed), round(seconds)), round(seconds))
-        first = rounds % len(contenders)
-        frame = frames[rounds % len(frames)]
-        for each in (*contenders[first:], *contenders[:first]):
+    others = Others()
+    begin, done, elapsed = clock(), 0, 0.0
+    try:
+        while done < ROUNDS_MAX and (
+            elapsed < seconds or (done < ROUNDS_MIN and elapsed < PATIENCE * seconds)
+        ):
+            on_work("measuring", min(round(elapsed), round(seconds)), round(seconds))
+            first = done % len(contenders)
+            frame = frames[done % len(frames)]
+            for each in (*contenders[first:], *contenders[:first]):
+                start = clock()
+                result = each.predictor(frame)
+                each.latencies_ms.append((clock() - start) / 1e6)
+                for stage, values in each.stages_ms.items():
+                    values.append(result.timing_ms[stage])
             start = clock()
-            result = each.predictor(frame)
-            each.latencies_ms.append((clock() - start) / 1e6)
-            for stage, values in each.stages_ms.items():
-                values.append(result.timing_ms[stage])
-        start = clock()
-        np.sort(fixed)
-        yardstick.append((clock() - start) / 1e6)
-        rounds += 1
-        elapsed = (clock() - begin) / 1e9
+            np.sort(fixed)
+            rounds.yardstick_ms.append((clock() - start) / 1e6)
+            done += 1
+            elapsed = (clock() - begin) / 1e9
+    finally:
+        rounds.others_share = others.share()
 
 
 def _is_stable(latencies_ms: Sequence[float], window: int) -> bool:
@@ -222,69 +209,13 @@ def _measure_energy(
         each.energy_mj = None if total is None else round(total / calls, 3)
 
 
-def _first_result(
-    bundle: Bundle, each: Contender, frame: npt.NDArray[np.uint8]
-) -> tuple[dict[str, float | None], str]:
-    """The figures, and the reason where there are none."""
-    candidate = each.candidate
-    try:
-        return measure_first_result(
-            bundle, candidate.entry.id, candidate.runtime.name, each.options, frame
-        ), ""
-    except EdgeCnnError as error:
-        return {}, first_line(error)
-
-
-def _row(
-    bundle: Bundle,
-    each: Contender,
-    best: Contender,
-    read_ms: float | None,
-    first_result: dict[str, float | None],
-    first_result_reason: str,
-) -> Row:
-    entry = each.candidate.entry
-    dense = each.predictor.is_dense
-    form = entry.dense if dense and entry.dense is not None else entry
-    in_rounds = [own / other for own, other in zip(each.latencies_ms, best.latencies_ms)]
-    ratio = ratio_interval(block_medians(in_rounds), [1.0])
-    return Row(
-        id=entry.id,
-        runtime=each.candidate.runtime.name,
-        precision=entry.precision,
-        compute=each.candidate.compute,
-        dense=dense,
-        threads=each.options.thread_count,
-        n=len(each.latencies_ms),
-        **percentiles(each.latencies_ms),  # type: ignore[arg-type]
-        ratio=round(statistics.median(in_rounds), 4),
-        ratio_low=round(ratio.low, 4),
-        ratio_high=round(ratio.high, 4),
-        blocks_ms=block_medians(each.latencies_ms),
-        histogram=histogram(each.latencies_ms),
-        warm_calls=len(each.warm_ms),
-        settled=each.settled,
-        first_result_reason=first_result_reason,
-        **first_result,  # type: ignore[arg-type]
-        energy_mj=each.energy_mj,
-        size_bytes=sum(bundle.file(path).bytes for path in (form.path, form.weights) if path),
-        metric=_metric(bundle, each),
-        stages_ms=Stages(
-            read=read_ms,
-            **{stage: round(statistics.median(values), 3) for stage, values in each.stages_ms.items()},
-        ),
-    )
-
-
-def _metric(bundle: Bundle, each: Contender) -> float | None:
-    """What the bundle says of the accuracy on this engine, else on the one that it was measured on."""
-    candidate = each.candidate
-    rows = [
-        row
-        for row in bundle.manifest.fidelity
-        if (row.id, row.compute) == (candidate.entry.id, candidate.compute)
-    ]
-    rows.sort(key=lambda row: row.runtime != candidate.runtime.name)
-    if not rows:
-        return None
-    return rows[0].metric if bundle.manifest.evaluated else rows[0].agreement
+def _measure_first_results(
+    bundle: Bundle, contenders: Sequence[Contender], frame: npt.NDArray[np.uint8], on_work: OnWork
+) -> None:
+    for number, each in enumerate(contenders):
+        on_work("first results", number, len(contenders))
+        entry, kind = each.candidate.entry, each.candidate.runtime
+        try:
+            each.first_result = measure_first_result(bundle, entry.id, kind.name, each.options, frame)
+        except EdgeCnnError as error:
+            each.first_result = FirstResult(reason=first_line(error))

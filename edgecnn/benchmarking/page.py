@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from edgecnn.benchmarking.baseline import Verdict
-from edgecnn.benchmarking.charts import latency_chart, pareto_chart
+from edgecnn.benchmarking.charts import is_accuracy_shown, latency_chart, pareto_chart
 from edgecnn.benchmarking.results import Benchmark
 from edgecnn.benchmarking.tables import cost_table, facts, headline, latency_table, verdict_lines
 from edgecnn.report import style
@@ -38,7 +38,7 @@ def render_html(found: Benchmark, verdict: Verdict | None = None) -> str:
     title = escape(found.timed.bundle)
     best = escape(headline(found))
     about = escape(f"{found.machine.cpu} · {found.machine.system} · {found.created}")
-    key_metric = f"accuracy ({escape(found.metric)})" if _accuracy_known(found) else "size"
+    up = f"{escape(found.metric)} up, the area is" if is_accuracy_shown(found.rows) else "up and as an area"
     page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -78,7 +78,7 @@ def render_html(found: Benchmark, verdict: Verdict | None = None) -> str:
     <p class="legend"><span><i class="key dot"></i>no other is better in everything</span>
       <span><i class="key beaten"></i>another is</span></p>
     {pareto_chart(found.rows, found.metric)}
-    <figcaption>Median latency across, {key_metric} up, the area is the size of the files.
+    <figcaption>Median latency across, {up} the size of the files.
       Numbers are those of the table.</figcaption>
   </figure>
 </section>
@@ -99,10 +99,6 @@ def render_html(found: Benchmark, verdict: Verdict | None = None) -> str:
 """
     # a file name may hold bytes that are not UTF-8
     return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def _accuracy_known(found: Benchmark) -> bool:
-    return all(row.metric is not None for row in found.rows)
 
 
 def _verdict_box(verdict: Verdict | None) -> str:

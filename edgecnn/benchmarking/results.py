@@ -32,6 +32,7 @@ class Machine:
         before, after: The state at both ends.
         yardstick_ms: Medians over consecutive parts of the measurement of a fixed computation that had its
             turn in every round: how fast the machine was, whatever it ran.
+        others_share: Part of the processors' time that other programs took meanwhile.
         throttled: Something slowed the machine meanwhile; None where the system does not tell.
         throttled_reason: What did, or why it is not known.
     """
@@ -49,6 +50,7 @@ class Machine:
     before: MachineState
     after: MachineState
     yardstick_ms: tuple[float, ...]
+    others_share: float | None
     throttled: bool | None
     throttled_reason: str
 

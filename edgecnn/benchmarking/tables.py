@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgecnn.benchmarking.baseline import Verdict
+from edgecnn.benchmarking.baseline import OTHERS_MOST, Verdict
 from edgecnn.benchmarking.results import Benchmark, Row
 
 __all__ = ["cost_table", "facts", "headline", "latency_table", "verdict_lines"]
@@ -64,9 +64,9 @@ def facts(found: Benchmark) -> list[str]:
     restless = [row.name for row in found.rows if not row.settled]
     if restless:
         lines.append(f"not yet stable when counting began: {', '.join(restless)}")
-    if machine.before.load is not None and machine.before.load > machine.cores / 2:
+    if machine.others_share is not None and machine.others_share > OTHERS_MOST:
         lines.append(
-            f"the machine was busy before this began (load {machine.before.load:g}): figures are higher"
+            f"other programs took {machine.others_share:.0%} of the processors: figures are too high"
         )
     lines += [
         f"no first result of {row.name}: {row.first_result_reason}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecnn.cli import _common
-from edgecnn.errors import GateMissed
+from edgecnn.errors import GateMissed, InputError
 
 if TYPE_CHECKING:
     from edgecnn.benchmarking import Benchmark, Verdict
@@ -58,7 +58,7 @@ def command(
 
     outputs = {"json": json_path, "markdown": markdown_path, "html": html_path}
     files = [Path(path).resolve() for path in outputs.values() if path not in (None, "-")]
-    if len(set(files)) < len(files):
+    if len(set(files)) < len(files) or list(outputs.values()).count("-") > 1:
         raise click.UsageError("two outputs name the same file")
     for file in files:
         if file.is_dir() or not file.parent.is_dir():
@@ -78,7 +78,11 @@ def command(
     except Interrupted as interrupted:
         _write(interrupted.found, None, outputs)
         raise
-    verdict = compare_with(found, before) if before else None
+    try:
+        verdict = compare_with(found, before) if before else None
+    except InputError:
+        _write(found, None, outputs)
+        raise
     _write(found, verdict, outputs)
     if verdict and verdict.slower:
         rows = ", ".join(f"{row.name} {row.ratio.value:.2f} times" for row in verdict.slower)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgecnn.devices.system import read_text
 
-__all__ = ["MachineState", "held_back", "machine_state"]
+__all__ = ["MachineState", "Others", "held_back", "machine_state"]
 
 # bits of the firmware of a Raspberry Pi since it was switched on: low voltage, capped, throttled, hot
 # https://www.raspberrypi.com/documentation/computers/os.html#vcgencmd
@@ -17,6 +19,7 @@ PI_FLAGS = "sys/devices/platform/soc/soc:firmware/get_throttled"
 PI_SINCE_BOOT = 0xF0000
 # sensors that are not connected report 0 or nonsense
 PLAUSIBLE_C = (1.0, 150.0)
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,31 @@ def held_back(before: MachineState, after: MachineState) -> tuple[bool | None, s
     if not told:
         return None, "this system has no counters of throttling"
     return bool(reasons), ", ".join(reasons)
+
+
+class Others:
+    """What other programs, and other guests of the same host, take of the processors from now on."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._begun = self._now()
+
+    def share(self) -> float | None:
+        """Their part of the time of the processors that this process may use; None where it is not told."""
+        (busy, own, wall, count), begun = self._now(), self._begun
+        if not count or wall <= begun[2]:
+            return None
+        theirs = (busy - begun[0]) - (own - begun[1])
+        return round(min(max(theirs / ((wall - begun[2]) * count), 0.0), 1.0), 3)
+
+    def _now(self) -> tuple[float, float, float, int]:
+        """Busy seconds of the processors, those of this process, wall-clock seconds, number of processors."""
+        usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        rows = re.findall(r"^cpu(\d+) (.+)$", read_text(self._root / "proc/stat") or "", re.MULTILINE)
+        ticks = [[int(field) for field in fields.split()] for number, fields in rows if int(number) in usable]
+        # user nice system idle iowait irq softirq steal, then guests, who are in user already: proc_stat(5)
+        busy = sum(sum(fields[:3]) + sum(fields[5:8]) for fields in ticks)
+        return busy / TICKS_A_SECOND, time.process_time(), time.monotonic(), len(ticks)
 
 
 def _numbers(paths: Iterable[Path]) -> list[int]:

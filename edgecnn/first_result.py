@@ -6,6 +6,7 @@ import os
 import re
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,30 @@ from edgecnn.loading import open_artifact
 from edgecnn.predictor import Predictor
 from edgecnn.runtimes import RuntimeOptions, backend
 
-__all__ = ["first_result", "measure_first_result"]
+__all__ = ["FirstResult", "first_result", "measure_first_result"]
 
 RUNS = 3
 LIMITS = Limits(seconds=120.0)
 
 
+@dataclass(frozen=True)
+class FirstResult:
+    """What a fresh process took; else the reason why that is not known.
+
+    Attributes:
+        ms: From just before it is started to its first result.
+        rss_mb: Most memory that it held, in units of 10⁶ bytes.
+    """
+
+    ms: float | None = None
+    rss_mb: float | None = None
+    reason: str = ""
+
+
 def measure_first_result(
     bundle: Bundle, artifact: str, runtime: str, options: RuntimeOptions, frame: npt.NDArray[np.uint8]
-) -> dict[str, float | None]:
-    """Medians of fresh processes: ``first_result_ms`` and ``rss_mb``, as `Row` has them.
+) -> FirstResult:
+    """Start fresh processes and take the medians of them.
 
     Raises:
         EdgeCnnError: The process failed.
@@ -45,15 +60,18 @@ def measure_first_result(
     }
     runs = [
         run_isolated(
-            "edgecnn.benchmarking.child:first_result",
+            "edgecnn.first_result:first_result",
             {**payload, "started_s": time.monotonic()},
             what=f"the first result of {artifact} on {runtime}",
             limits=LIMITS,
         )
         for _ in range(RUNS)
     ]
-    found = {key: [run[key] for run in runs if run[key] is not None] for key in runs[0]}
-    return {key: round(statistics.median(values), 1) if values else None for key, values in found.items()}
+    peaks = [run["rss_mb"] for run in runs if run["rss_mb"] is not None]
+    return FirstResult(
+        ms=round(statistics.median(run["ms"] for run in runs), 1),
+        rss_mb=round(statistics.median(peaks), 1) if peaks else None,
+    )
 
 
 def first_result(
@@ -80,4 +98,4 @@ def first_result(
     took_ms = (time.monotonic() - started_s) * 1e3
     # not of getrusage: there it is at least what the parent held when it started the child
     peak = re.search(r"^VmHWM:\s*(\d+) kB$", read_text(Path("/proc/self/status")) or "", re.MULTILINE)
-    return {"first_result_ms": took_ms, "rss_mb": int(peak[1]) * 1024 / 1e6 if peak else None}
+    return {"ms": took_ms, "rss_mb": int(peak[1]) * 1024 / 1e6 if peak else None}
