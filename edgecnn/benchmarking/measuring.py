@@ -30,6 +30,7 @@ Frames = Sequence[npt.NDArray[np.uint8]]
 
 WARM_WINDOW = 5
 WARM_CHANGE = 0.03
+WARM_SECONDS_MAX = 10.0
 # rounds that percentiles need, and after how many times the seconds that were asked for they are given up
 ROUNDS_MIN = 20
 PATIENCE = 3
@@ -103,7 +104,7 @@ def benchmark(
             left_out=left_out,
         )
         try:
-            warm_up(contenders, frames, seconds, on_work)
+            warm_up(contenders, frames, min(seconds, WARM_SECONDS_MAX), on_work)
             take_turns(contenders, frames, seconds * len(contenders), rounds, on_work)
             if meter is not None:
                 _measure_energy(contenders, frames, meter, on_work)

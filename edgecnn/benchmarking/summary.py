@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-import edgecnn
+from edgecnn import __version__
 from edgecnn.benchmarking.contenders import Contender
 from edgecnn.benchmarking.figures import block_medians, histogram, percentiles, ratio_interval
 from edgecnn.benchmarking.results import Benchmark, LeftOut, Machine, Row, Stages, Timed
@@ -115,7 +115,7 @@ def _machine(runtimes: Iterable[type[Runtime]], before: MachineState, rounds: Ro
 
     here, after = this_device(), machine_state()
     throttled, reason = held_back(before, after)
-    own = {"edgecnn": edgecnn.__version__, "python": platform.python_version(), "numpy": np.__version__}
+    own = {"edgecnn": __version__, "python": platform.python_version(), "numpy": np.__version__}
     return Machine(
         cpu=here.cpu.model,
         cores=here.cpu.usable_cores,
