@@ -201,12 +201,14 @@ def _measure_energy(
     """Run each by itself: meters are too slow for single calls."""
     for number, each in enumerate(contenders):
         on_work("energy", number, len(contenders))
-        calls, begin = 0, time.monotonic()
+        calls, begin, total = 0, time.monotonic(), None
         meter.start()
-        while time.monotonic() - begin < ENERGY_SECONDS:
-            each.predictor(frames[calls % len(frames)])
-            calls += 1
-        total = meter.stop()
+        try:
+            while not calls or time.monotonic() - begin < ENERGY_SECONDS:
+                each.predictor(frames[calls % len(frames)])
+                calls += 1
+        finally:
+            total = meter.stop()
         each.energy_mj = None if total is None else round(total / calls, 3)
 
 

@@ -31,7 +31,7 @@ __all__ = ["Drawn", "Rounds", "draw", "summarize"]
 MADE_UP = 4
 MADE_UP_HW = (480, 640)
 FRAMES_MAX = 16
-WHAT = "frame to result (geometry, engine, decoding, suppression), one frame after the other, without reading"
+WHAT = "geometry, engine and decode of one frame after the other, without reading"
 
 
 @dataclass

@@ -98,7 +98,7 @@ def _costs(row: Row) -> list[str]:
 
 
 def _ms(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
+    return f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
 def _state(found: Benchmark) -> str:

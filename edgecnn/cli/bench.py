@@ -20,7 +20,13 @@ __all__ = ["command"]
 @click.argument("bundle")
 @click.option("--runtime", default="all", show_default=True, metavar="NAME,…", help="Which engines run it.")
 @click.option("--source", metavar="PATH", help="A video, an image or a folder; else frames are made up.")
-@_common.precision_option
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="Only artifacts of this one; auto are all.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference.")
 @click.option(
     "--seconds",

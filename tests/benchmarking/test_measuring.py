@@ -16,8 +16,10 @@ from edgecnn.benchmarking import Interrupted, measuring
 from edgecnn.benchmarking.contenders import Contender
 from edgecnn.benchmarking.measuring import take_turns, warm_up
 from edgecnn.benchmarking.summary import Rounds
+from edgecnn.devices.energy import EnergyMeter
 from edgecnn.errors import BundleError, InputError, Unavailable
 from edgecnn.first_result import FirstResult
+from edgecnn.progress import silent_work
 from edgecnn.vision.opencv import cv2
 from tests.bundles import entry, write_artifacts, write_mean_color
 
@@ -85,6 +87,38 @@ def test_slow_ones_have_twenty_rounds_within_three_times_the_seconds(seconds: fl
     each = clock.contender("a", lambda made: 10.0 if expected == 20 else 1.0)
     take_turns([each], FRAMES, seconds, Rounds(), clock=clock)
     assert len(each.latencies_ms) == expected
+
+
+class Meter(EnergyMeter):
+    """Gives 40 mJ, whatever ran."""
+
+    what = "a battery"
+    running = False
+
+    def start(self) -> None:
+        self.running = True
+
+    def stop(self) -> float | None:
+        self.running = False
+        return 40.0
+
+
+def test_energy_is_that_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, meter = Clock(), Meter()
+    monkeypatch.setattr(measuring.time, "monotonic", lambda: clock.now_ns / 1e9)
+    each = clock.contender("a", lambda made: 500.0)
+    measuring._measure_energy([each], FRAMES, meter, silent_work)
+    assert each.energy_mj == 10.0  # four calls in two seconds
+
+
+def test_meter_does_not_outlive_an_interrupt() -> None:
+    def interrupted(made: int) -> float:
+        raise KeyboardInterrupt
+
+    meter = Meter()
+    with pytest.raises(KeyboardInterrupt):
+        measuring._measure_energy([Clock().contender("a", interrupted)], FRAMES, meter, silent_work)
+    assert not meter.running
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_page_tells_the_verdict() -> None:
 
 def test_markdown_tables_are_even() -> None:
     lines = render_markdown(bench(FAST, SLOW)).splitlines()
-    assert "| onnx-int8 on ort | 5.000 |" in "\n".join(lines)
+    assert "| onnx-int8 on ort | 5.00 |" in "\n".join(lines)
     widths = [line.count("|") for line in lines if line.startswith("|")]
     assert widths == [10] * 4 + [8] * 4
 
@@ -93,7 +93,7 @@ def test_columns_without_a_figure_are_left_out() -> None:
     [
         (
             (FAST, SLOW),
-            "onnx-int8 on ort: 5.000 ms a frame, 190.5 fps, 2.00 times as fast as onnx-fp32 on ort",
+            "onnx-int8 on ort: 5.00 ms a frame, 190.5 fps, 2.00 times as fast as onnx-fp32 on ort",
         ),
         ((FAST, row(ratio=1.01, ratio_low=0.98)), "onnx-fp32 on ort is as fast within the noise"),
     ],
