@@ -77,7 +77,7 @@ def find_candidates(bundle: Bundle, runtime: str, precision: str) -> list[Candid
     if runtime == "all":
         kinds = [backend(name) for name in known() if backend(name).is_engine]
     else:
-        kinds = [backend(name.strip()) for name in dict.fromkeys(runtime.split(","))]
+        kinds = [backend(name) for name in dict.fromkeys(map(str.strip, runtime.split(",")))]
         for kind in kinds:
             artifact_for(bundle, kind, precision)
     found = [
@@ -122,17 +122,18 @@ def open_contenders(
         on_work(f"opening {candidate}", number, len(todo))
         try:
             candidate.runtime.check_here()
-            for each in (candidate, *_lower(bundle, candidate)):
-                ready.append(_opened(bundle, each, threads, opened, room=not ready or _has_room()))
-                ready[-1].predictor(frame)
+            each = _opened(bundle, candidate, threads, opened, room=not ready or _has_room())
+            each.predictor(frame)
         except EdgeCnnError as error:
             errors.append((candidate, error))
-    failed = {id(candidate) for candidate, _ in errors}
-    ready = [contender for contender in ready if id(contender.candidate) not in failed]
+            continue
+        ready.append(each)
+        if candidate.compute == "f32":  # known only now that the engine is there
+            todo += _lower(bundle, candidate)
     if not ready:
-        _, first = next(((c, e) for c, e in errors if not isinstance(e, Unavailable)), errors[0])
-        if not isinstance(first, Unavailable):
-            raise first
+        refused = [error for _, error in errors if not isinstance(error, Unavailable)]
+        if refused:
+            raise refused[0]
         reasons = "; ".join(dict.fromkeys(f"{c.runtime.name}: {first_line(e)}" for c, e in errors))
         raise Unavailable(f"no runtime here can run {bundle.path} ({reasons})")
     return ready, [LeftOut(c.entry.id, c.runtime.name, first_line(e)) for c, e in errors]
