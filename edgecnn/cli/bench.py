@@ -67,8 +67,9 @@ def command(
     if len(set(files)) < len(files) or list(outputs.values()).count("-") > 1:
         raise click.UsageError("two outputs name the same file")
     for file in files:
-        if file.is_dir() or not file.parent.is_dir():
-            raise click.UsageError(f"{file} cannot be written: its folder is missing, or it is one")
+        # a device would be replaced by a file
+        if not file.parent.is_dir() or (file.exists() and not file.is_file()):
+            raise click.UsageError(f"{file} cannot be written: its folder is missing, or it is no file")
     before = read_benchmark(baseline) if baseline else None
     try:
         with _common.progress_bar(f"timing {bundle}") as bar:

@@ -119,6 +119,7 @@ def test_interrupt_writes_what_was_measured(
         ["--json", "-", "--html", "-"],
         ["--json", "nowhere/a.json"],
         ["--html", "."],
+        ["--json", "/dev/null"],
         ["--seconds", "0"],
         ["--threads", "0"],
         ["--baseline", "none.json"],
