@@ -20,6 +20,15 @@ __all__ = ["DenseGraph", "attributes"]
 
 Array = npt.NDArray[Any]
 
+# attributes of a Constant, and the dtype of those that have none of their own
+KINDS: dict[str, Any] = {
+    "value": None,
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+
 
 class DenseGraph:
     """What the rules read and write. Tensors keep their names, and all of them have four axes.
@@ -79,19 +88,20 @@ class DenseGraph:
 
     def constant(self, name: str) -> Array | None:
         """A weight or number; also one that is stored in INT8."""
-        if name in self._dequantized:
-            return self._constants[self._dequantized[name].input[0]]
-        return self._constants.get(name)
+        node = self._dequantized.get(name)
+        return self._constants.get(node.input[0] if node is not None else name)
 
     def keep(self, node: onnx.NodeProto) -> None:
         """Take over what depends on weights alone."""
         import onnx
 
         if node.op_type == "Constant":
-            value = next(a for a in node.attribute)
+            (value,) = node.attribute
+            if value.name not in KINDS:
+                raise refusal(node, "is a constant that is no tensor of numbers")
             data = onnx.helper.get_attribute_value(value)
             array = onnx.numpy_helper.to_array(data) if value.name == "value" else np.asarray(data)
-            self._constants[node.output[0]] = array
+            self._constants[node.output[0]] = array.astype(KINDS[value.name] or array.dtype)
         elif node.op_type == "DequantizeLinear":
             self._dequantized[node.output[0]] = node
         self.nodes.append(node)
@@ -123,22 +133,30 @@ class DenseGraph:
         self._constants[name] = array
         return name
 
-    def changed(self, name: str, change: Callable[[Array], Array], axis: int = 0) -> str:
+    def changed(self, name: str, change: Callable[[Array], Array], *, was: int = 0, axis: int = 0) -> str:
         """A weight in another form, stored as before: in INT8 it stays in INT8.
 
         Args:
             name: The weight.
             change: What to do with its values.
-            axis: Where its output channels are afterwards.
+            was: Where its output channels are.
+            axis: Where they are afterwards.
+
+        Raises:
+            ModelError: It is stored in INT8 with scales that are not of its output channels.
         """
         import onnx
 
         if name not in self._dequantized:
             return self.new(change(self._constants[name]), name)
         node = self._dequantized[name]
+        values, scale = self._constants[node.input[0]], self._constants.get(node.input[1])
+        given = attributes(node)
+        if scale is None or (scale.size > 1 and given.get("axis", 1) % values.ndim != was):
+            raise refusal(node, "has scales that are not of output channels")
         stored = self.changed(node.input[0], change)
         result = f"{stored}.float"
-        given = {**attributes(node), "axis": axis}
+        given["axis"] = axis
         self.keep(
             onnx.helper.make_node("DequantizeLinear", [stored, *node.input[1:]], [result], result, **given)
         )

@@ -95,11 +95,12 @@ def _aligned(graph: DenseGraph, node: onnx.NodeProto, name: str, place: Place) -
     shape = (1,) * (place.rank - values.ndim) + values.shape
     along = {axis for axis, size in enumerate(shape) if size > 1}
     channels = place.channel_axis if place.rank == 4 else 1
-    if along != {channels}:
-        raise refusal(node, "has another number for each place in a window")
+    if along != {channels} or values.size != place.channels:
+        raise refusal(node, "has another number for each place in a window, or widens its channels")
     wide = [1, 1, 1, 1]
     wide[place.channel_axis] = place.channels
-    return graph.changed(name, lambda array: array.reshape(wide), place.channel_axis)
+    was = values.ndim - (place.rank - channels)
+    return graph.changed(name, lambda array: array.reshape(wide), was=was, axis=place.channel_axis)
 
 
 def _over_channels(graph: DenseGraph, node: onnx.NodeProto) -> None:
@@ -135,7 +136,8 @@ def _split(graph: DenseGraph, node: onnx.NodeProto) -> None:
     place, given = graph.place(node.input[0], node), attributes(node)
     if not _is_channel(place, given.get("axis", 0)):
         raise refusal(node, "does not split channels")
-    sizes = [graph.shape(name)[_axis(place, given.get("axis", 0))] for name in node.output]
+    axis = _axis(place, given.get("axis", 0))
+    sizes = [size for name in node.output for size in graph.shape(name)[axis : axis + 1]]
     parts = [replace(place, channels=size) for size in sizes if isinstance(size, int)]
     if len(parts) != len(node.output):
         raise refusal(node, "splits into parts of unknown size")

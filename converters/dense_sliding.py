@@ -35,7 +35,7 @@ REDUCES_BY_INPUT = 18
 
 def _slid(graph: DenseGraph, node: onnx.NodeProto) -> None:
     """Convolution, and pooling with a kernel of its own."""
-    name, place = graph.nchw(node.input[0], node)
+    name, place = node.input[0], _channels_first(graph, node)
     given = attributes(node)
     weights = list(node.input[1:])
     if node.op_type == "Conv":
@@ -54,7 +54,9 @@ def _slid(graph: DenseGraph, node: onnx.NodeProto) -> None:
     sizes = graph.shape(node.output[0])[2:]
     size_hw = (_known(node, sizes[0]), _known(node, sizes[1]))
     if node.op_type == "Conv":
-        slide, weights = _only_tap(graph, node, slide, place, weights)
+        slide, weights = _only_tap(graph, slide, place, size_hw, weights)
+    elif given.get("ceil_mode", 0) and _starts_beyond(slide, place, size_hw):
+        raise refusal(node, "its last position lies beyond the picture")
     _see_borders(graph, node, slide, place, size_hw, bool(given.get("ceil_mode", 0)))
     dense, after = slide.over(place, size_hw, graph.stride)
     rest = {
@@ -76,13 +78,14 @@ def _slid(graph: DenseGraph, node: onnx.NodeProto) -> None:
 
 
 def _only_tap(
-    graph: DenseGraph, node: onnx.NodeProto, slide: Slide, place: Place, weights: list[str]
+    graph: DenseGraph, slide: Slide, place: Place, size_hw: tuple[int, int], weights: list[str]
 ) -> tuple[Slide, list[str]]:
     """Of a padded kernel over a single position, the one tap that is not on the padding."""
     kernel, pads, taps = list(slide.kernel_hw), list(slide.pads), [slice(None), slice(None)]
     for axis, side in enumerate(place.sides):
         tap, beside = divmod(slide.pads[axis][0], slide.dilations[axis])
-        if side.size == 1 and slide.kernel_hw[axis] > 1 and not beside:
+        there = size_hw[axis] == 1 and not beside and tap < slide.kernel_hw[axis]
+        if side.size == 1 and slide.kernel_hw[axis] > 1 and there:
             kernel[axis], pads[axis], taps[axis] = 1, (0, 0), slice(tap, tap + 1)
     if taps == [slice(None), slice(None)]:
         return slide, weights
@@ -114,10 +117,25 @@ def _is_cut(slide: Slide, place: Place, size_hw: tuple[int, int]) -> bool:
     )
 
 
+def _starts_beyond(slide: Slide, place: Place, size_hw: tuple[int, int]) -> bool:
+    """Whether the last position of a kernel begins behind the picture: engines do not agree on it."""
+    return any(
+        (positions - 1) * stride >= side.size + before
+        for positions, stride, side, (before, _) in zip(size_hw, slide.strides, place.sides, slide.pads)
+    )
+
+
 def _whole(graph: DenseGraph, node: onnx.NodeProto) -> None:
     """Global pooling: a pooling as large as the window."""
-    name, place = graph.nchw(node.input[0], node)
-    _pool(graph, node, name, place, node.output[0], rank=4)
+    _pool(graph, node, node.input[0], _channels_first(graph, node), node.output[0], rank=4)
+
+
+def _channels_first(graph: DenseGraph, node: onnx.NodeProto) -> Place:
+    """The place of what a node slides over: its axes are read by their position."""
+    place = graph.place(node.input[0], node)
+    if place.layout != "nchw":
+        raise refusal(node, "its channels do not come first")
+    return place
 
 
 def _reduced(graph: DenseGraph, node: onnx.NodeProto) -> None:
@@ -179,7 +197,8 @@ def _connected(graph: DenseGraph, node: onnx.NodeProto) -> None:
         return turned
 
     count = weights.shape[0] if transposed else weights.shape[1]
-    inputs = [_times(graph, node, graph.changed(node.input[1], kernel), given.get("alpha", 1.0))]
+    turned = graph.changed(node.input[1], kernel, was=0 if transposed else 1)
+    inputs = [_times(graph, node, turned, given.get("alpha", 1.0))]
     if len(node.input) > 2 and node.input[2]:
         bias = node.input[2]
         values = graph.constant(bias)

@@ -88,9 +88,9 @@ class OnnxToDense(Arrow["onnx.ModelProto", DenseOnnx]):
         shapes = infer(source, [batch, height, width, channels])
         place = Place(channels, Axis(height), Axis(width), "nhwc")
         graph = DenseGraph(source, shapes, {given.name: place}, self.stride)
-        for node in source.graph.node:
-            take(graph, node)
         scores = source.graph.output[0]
+        for node in _used(source.graph.node, scores.name):
+            take(graph, node)
         after = graph.places.get(scores.name)
         if after is None or not after.is_point:
             raise ModelError(f"output {scores.name} is not one row of scores for each window")
@@ -116,7 +116,7 @@ class OnnxToDense(Arrow["onnx.ModelProto", DenseOnnx]):
 
         with model_errors("the dense form is not a valid model"):
             made = onnx.load_from_string(target.model)
-            onnx.checker.check_model(made)
+            onnx.checker.check_model(made, full_check=True)
         height, width, channels = _window(source)
         given = infer(made, [1, height + 2 * self.stride, width + self.stride, channels])
         shape = given[made.graph.output[0].name].shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +19,13 @@ from edgecnn import devices
 from edgecnn.bundle import Bundle
 from edgecnn.devices.system import find_cpu
 from edgecnn.errors import BundleError, CompilerFailed, EdgeCnnError, InputError, Unavailable, first_line
+from edgecnn.inference import Inference
 from edgecnn.loading import artifact_for, check_precision, open_artifact, open_bundle
 from edgecnn.manifest import ArtifactEntry
 from edgecnn.paths import cache_dir, make_private, replace_file
 from edgecnn.runtimes import Runtime, RuntimeOptions, backend, known
 from edgecnn.timing import interleaved_ms
+from edgecnn.vision.windows import Level
 
 if TYPE_CHECKING:
     from edgecnn.engines import OnStale
@@ -44,8 +46,8 @@ log = logging.getLogger(__name__)
 RUNTIME_VARIABLE = "EDGECNN_RUNTIME"
 # what the first start of a bundle takes longer for each way to run it
 SECONDS_A_CANDIDATE = 0.4
-# and, where all windows are scored at once, by how many strides the picture is larger than a window
-DENSE_STEPS = 20
+# of a model of windows, the rows and columns of windows that are timed
+WINDOWS_A_SIDE = 12
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def open_model(
     if runtime != "auto":
         candidate, why = _named(opened, runtime, precision, profile), "asked for"
     else:
-        choice = choose(opened, precision=precision, threads=threads, profile=profile)
+        choice = choose(opened, precision=precision, threads=threads, profile=profile, dense=dense)
         candidate, why = choice.candidate, choice.reason
         log.info("%s: %s, %s", opened.path, candidate, why)
     options = options_for(candidate, threads, profile)
@@ -134,6 +136,7 @@ def choose(
     threads: int | None = None,
     profile: devices.DeviceProfile | None = None,
     measure: bool = True,
+    dense: bool = True,
 ) -> Choice:
     """What ``auto`` takes.
 
@@ -143,6 +146,7 @@ def choose(
         threads: As `open_model`.
         profile: Whose runtimes to try; None is all that are here.
         measure: Measure where that was not done yet; else the choice may be a guess.
+        dense: Of windows, time what scores all of them at once where there is such a form.
 
     Raises:
         BundleError: The bundle holds nothing of that precision.
@@ -161,10 +165,11 @@ def choose(
         return Choice(first, "the only way to run it here")
     if first.runtime.builds_from:
         return Choice(first, "this device has a GPU for it")
-    path = _remembered(bundle, candidates, threads, profile)
+    dense = dense and bundle.manifest.spec.window is not None
+    path = _remembered(bundle, candidates, threads, profile, dense=dense)
     tried = _recall(path, candidates)
     if tried is None and measure:
-        tried = _measure(bundle, candidates, threads, profile)
+        tried = _measure(bundle, candidates, threads, profile, dense=dense)
         if not any(tried.values()):
             return Choice(first, "none of those that can run it here did", measured=False)
         # what was in the way of one may be gone at the next start
@@ -261,16 +266,10 @@ def _measure(
     candidates: Sequence[Candidate],
     threads: int | None,
     profile: devices.DeviceProfile | None,
+    *,
+    dense: bool,
 ) -> dict[str, float | None]:
     """Median ms of one inference of each, in turns; None for what is refused, no entry for what fails."""
-    # what is measured is what will run
-    dense = all(candidate.entry.dense is not None for candidate in candidates)
-    info, spec = bundle.manifest.inputs[0], bundle.manifest.spec
-    if dense and spec.window is not None:
-        shape = [1, *(size + DENSE_STEPS * spec.window.stride for size in spec.size_hw), spec.channels]
-    else:
-        shape = [size if isinstance(size, int) else spec.batch_range[1] for size in info.shape]
-    feeds = {info.name: np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
     with ExitStack() as opened:
         calls = {}
         refused: dict[str, float | None] = {}
@@ -284,13 +283,14 @@ def _measure(
                     dense=dense,
                 )
                 opened.callback(model.close)
-                model.run(feeds)
+                call = _call(model, bundle, dense=dense)
+                call()
             except (InputError, Unavailable) as error:
                 log.warning("%s cannot be used: %s", candidate, first_line(error))
                 if not isinstance(error, (CompilerFailed, Unavailable)):
                     refused[str(candidate)] = None
                 continue
-            calls[str(candidate)] = partial(model.run, feeds)
+            calls[str(candidate)] = call
         if not calls:
             return refused
         seconds = SECONDS_A_CANDIDATE * len(calls)
@@ -298,15 +298,30 @@ def _measure(
         return refused | {name: round(ms, 4) for name, ms in times.items()}
 
 
+def _call(model: Runtime, bundle: Bundle, *, dense: bool) -> Callable[[], object]:
+    """What is timed of a model: one batch, or all windows of a small picture in whichever form it has."""
+    info, spec = bundle.manifest.inputs[0], bundle.manifest.spec
+    rng = np.random.default_rng(0)
+    if dense and spec.window is not None:
+        starts = tuple(range(0, WINDOWS_A_SIDE * spec.window.stride, spec.window.stride))
+        size_hw = (spec.size_hw[0] + starts[-1], spec.size_hw[1] + starts[-1])
+        frame = rng.integers(0, 256, (*size_hw, 3), np.uint8)
+        return partial(Inference(model, spec).score_windows, frame, [Level(size_hw, (1, 1), starts, starts)])
+    shape = [size if isinstance(size, int) else spec.batch_range[1] for size in info.shape]
+    return partial(model.run, {info.name: rng.integers(0, 256, shape, np.uint8)})
+
+
 def _remembered(
     bundle: Bundle,
     candidates: Sequence[Candidate],
     threads: int | None,
     profile: devices.DeviceProfile | None,
+    *,
+    dense: bool,
 ) -> Path:
     """Where the times are kept: under a name made of all that they depend on."""
     cpu = find_cpu()
-    parts = [cpu.model, str(cpu.usable_cores), str(threads)]
+    parts = [cpu.model, str(cpu.usable_cores), str(threads), str(dense)]
     for candidate in candidates:
         parts += [
             str(candidate),

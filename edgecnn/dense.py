@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.calibration.data import FrameSource, draw_frames, generate_frames
+from edgecnn.converters.base import model_errors
 from edgecnn.converters.onnx_dense import OnnxToDense
 from edgecnn.converters.onnx_openvino import OnnxToOpenVino
 from edgecnn.draft import Draft
@@ -65,7 +67,7 @@ def draw_scenes(source: FrameSource | None, spec: ModelSpec) -> Scenes:
     """A part of each level of some frames, spread evenly over a source; none for other tasks than windows.
 
     Args:
-        source: As `draw_frames`. Frames that are too small for a window are left out.
+        source: As `draw_frames`. Parts with a single window are left out: its border is that of the image.
         spec: The model's spec.
 
     Raises:
@@ -78,7 +80,8 @@ def draw_scenes(source: FrameSource | None, spec: ModelSpec) -> Scenes:
     parts = tuple(_parts(frames, spec))
     if parts:
         return Scenes(parts, real)
-    side = 2 * max(spec.size_hw) + (spec.window.min_size or 0)
+    enlarged = (spec.window.min_size or 0) / min(spec.size_hw)
+    side = math.ceil(2 * max(spec.size_hw) * max(enlarged, 1)) + spec.window.stride
     return Scenes(tuple(_parts(generate_frames(FRAMES, size_hw=(side, side)), spec)), real=False)
 
 
@@ -145,7 +148,8 @@ def _dense(
     if model is None or spec.window is None:
         return None
     onnx = require("onnx", "convert")
-    made = OnnxToDense(spec.window.stride)(onnx.load_from_string(model))
+    with model_errors("its dense form cannot be written"):
+        made = OnnxToDense(spec.window.stride)(onnx.load_from_string(model))
     path = PurePosixPath(entry.path)
     name = str(path.with_name(f"{path.stem}.dense{path.suffix}"))
     if entry.format == "openvino":
@@ -267,6 +271,8 @@ def _parts(frames: Iterable[npt.NDArray[np.uint8]], spec: ModelSpec) -> Iterator
                 last = stride * min((size - window) // stride, WINDOWS_A_SIDE - 1)
                 starts.append(tuple(range(0, last + 1, stride)))
                 corner.append(int(rng.integers(0, size - window - last + 1)))
+            if len(starts[0]) * len(starts[1]) == 1:
+                continue
             height, width = (each[-1] + window for each, window in zip(starts, spec.size_hw))
             whole = level_image(frame, level, spec)
             part = whole[corner[0] : corner[0] + height, corner[1] : corner[1] + width]

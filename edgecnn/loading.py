@@ -139,7 +139,8 @@ def read_artifact(bundle: Bundle, entry: ArtifactEntry, *, dense: bool = False) 
         content=bundle.read(form.path),
         name=str(bundle.path / form.path),
         inputs=manifest.inputs,
-        outputs=manifest.outputs,
+        # a dense form gives the scores alone, as a map
+        outputs=() if isinstance(form, DenseForm) else manifest.outputs,
         precision=entry.precision,
         placement=entry.placement,
         weights=bundle.read(form.weights) if form.weights else b"",
@@ -168,7 +169,9 @@ def open_artifact(
             see `edgecnn.engines`.
         dense: Take its form for all windows of an image, where it has one and the runtime loads it as it is.
     """
-    artifact = read_artifact(bundle, entry, dense=dense and entry.format in runtime.formats)
+    artifact = read_artifact(
+        bundle, entry, dense=dense and runtime.is_engine and entry.format in runtime.formats
+    )
     if entry.format not in runtime.builds_from:
         try:
             return runtime(artifact, options)

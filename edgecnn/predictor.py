@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,16 +212,24 @@ def load(
     """
     opened = open_bundle(bundle)
     spec = _changed(opened.manifest.spec, threshold, min_size)
-    loaded = open_model(
+    open_form = partial(
+        open_model,
         opened,
         runtime=runtime,
         device=device,
         precision=precision,
         threads=threads,
         on_stale=on_stale,
-        dense=dense,
     )
-    return Predictor(opened, loaded, spec, smooth, still, tiles)
+    loaded = open_form(dense=dense)
+    if still is not None and not loaded.artifact.dense_exact:  # a change would have no end in it
+        loaded.close()
+        loaded = open_form(dense=False)
+    try:
+        return Predictor(opened, loaded, spec, smooth, still, tiles)
+    except BaseException:
+        loaded.close()
+        raise
 
 
 def _reopen(path: Path, engine: dict[str, Any], spec: ModelSpec, *options: Any) -> Predictor:

@@ -73,7 +73,9 @@ class StillScene:
                 ]
                 if sum(map(np.count_nonzero, touched)) > BUSY * len(self._scores):
                     return self._all(frame)
-                infer_s = self._some(frame, touched)
+                maps, self._maps = self._maps, []  # of no use after an error
+                infer_s = self._some(frame, touched, maps)
+                self._maps = maps
             return ScoredWindows(self._scores.copy(), self._boxes, infer_s)
 
     def reset(self) -> None:
@@ -97,11 +99,16 @@ class StillScene:
         ]
         return found
 
-    def _some(self, frame: npt.NDArray[np.uint8], touched: Sequence[npt.NDArray[np.bool_]]) -> float:
+    def _some(
+        self,
+        frame: npt.NDArray[np.uint8],
+        touched: Sequence[npt.NDArray[np.bool_]],
+        maps: Sequence[npt.NDArray[np.float32]],
+    ) -> float:
         """Score what sees a change; gives the seconds that the engine took."""
         spec, infer_s = self._inference.spec, 0.0
         image = from_bgr(frame, spec.color)
-        for level, chosen, scores in zip(self._levels, touched, self._maps):
+        for level, chosen, scores in zip(self._levels, touched, maps):
             if chosen.any():
                 infer_s += self._inference.rescore(level_image(image, level, spec), level, chosen, scores)
         return infer_s

@@ -36,8 +36,8 @@ class _Placed:
 class TiledDetector:
     """Finds objects that are small in a large frame. Thread-safe.
 
-    Tiles have the size of the model's input, so that a pixel of the frame is one of the input, and all of
-    them are run in batches of one shape. The whole frame is looked at as well, for what is larger than the
+    Tiles have the size of the model's input, so that a pixel of the frame is one of the input, and are run in
+    batches. The whole frame is looked at as well, for what is larger than the
     overlap; what is smaller is whole in one of the tiles, and seen better there.
     """
 
@@ -45,10 +45,12 @@ class TiledDetector:
         """Take a detector, and the share of a tile that its neighbour covers too.
 
         Raises:
-            InputError: No such overlap, or not a detector.
+            InputError: No such overlap, not a detector, or one whose boxes are not suppressed as usual.
         """
         if inference.spec.task != "detection":
             raise InputError(f"tiles: go with detection, not with {inference.spec.task}")
+        if inference.spec.nms_method != "hard":
+            raise InputError(f"tiles: go with nms_method 'hard', not {inference.spec.nms_method!r}")
         lay_tiles((1, 1), (1, 1), overlap)
         self._inference, self._overlap = inference, overlap
 
@@ -68,7 +70,8 @@ class TiledDetector:
             tiles += lay_tiles(size_hw, spec.size_hw, self._overlap)
         found: list[tuple[Tile, Detections]] = []
         seconds = np.zeros(3)
-        step = self._inference.batch(spec.batch_range[2])
+        # as even as can be: an engine prepares itself for each number of tiles
+        step = -(-len(tiles) // -(-len(tiles) // self._inference.batch(spec.batch_range[2])))
         for start in range(0, len(tiles), step):
             part, took = self._run(frame, tiles[start : start + step])
             found += part

@@ -18,8 +18,9 @@ from edgecnn import Bundle, ModelSpec, WindowGeometry
 from edgecnn.bundle import write_bundle
 from edgecnn.cli.main import main
 from edgecnn.dense import LARGEST_DIFFERENCE, draw_scenes
-from edgecnn.errors import BundleError
+from edgecnn.errors import BundleError, InputError
 from edgecnn.manifest import DenseForm
+from edgecnn.runtimes import backend
 from edgecnn.vision import pyramid
 from tests.paths import engine
 
@@ -197,6 +198,106 @@ def test_padding_is_not_judged_on_made_up_frames(tmp_path: Path) -> None:
     manifest = converted(padded_net(0.0), tmp_path, calibration=None).manifest
     assert manifest.artifacts[0].dense is None
     assert "shows on real frames only (--calib)" in manifest.not_dense
+
+
+class TwoOutputs(nn.Module):
+    """Scores, and features that nobody slides: they are enlarged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = exact_net()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.net(x), nn.functional.interpolate(x, scale_factor=2.0)
+
+
+class ChannelsLastScores(nn.Module):
+    """Ends in rows, columns, channels, as networks from Keras do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = seeded(nn.Conv2d(3, 4, 7, 2), nn.ReLU(), nn.Conv2d(4, 1, 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).permute(0, 2, 3, 1).reshape(-1, 1)  # type: ignore[no-any-return]
+
+
+class Widened(nn.Module):
+    """Two scores of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = exact_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * torch.tensor([-1.0, 1.0])
+
+
+@pytest.mark.parametrize("kind", [TwoOutputs, ChannelsLastScores])
+def test_whatever_else_a_model_gives(kind: type[nn.Module], tmp_path: Path) -> None:
+    bundle = converted(kind().eval(), tmp_path)
+    assert form_of(bundle).exact
+    assert edgecnn.verify(bundle, runtime="ort").ok
+    with edgecnn.load(bundle) as detector:
+        assert detector.is_dense
+        detector(frames(1)[0])
+
+
+def test_pixels_that_a_network_leaves_unused(tmp_path: Path) -> None:
+    """An image of one window has more places than one then."""
+    net = seeded(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.Flatten(), nn.Linear(16, 1))
+    spec = SPEC.replace(size_hw=(14, 14), window=WindowGeometry(stride=2, scale_step=1.5))
+    bundle = converted(net, tmp_path, spec=spec)
+    assert form_of(bundle).exact
+    assert edgecnn.verify(bundle, runtime="ort").ok
+
+
+def test_what_widens_a_channel_has_none(tmp_path: Path) -> None:
+    spec = SPEC.replace(labels=("a", "b"))
+    manifest = converted(Widened().eval(), tmp_path, spec=spec).manifest
+    assert "or widens its channels" in manifest.not_dense
+
+
+def test_a_runtime_without_an_engine_takes_windows(exact: Bundle) -> None:
+    with edgecnn.load(exact, runtime="null") as detector:
+        assert not detector.is_dense
+        assert len(detector(frames(1)[0])) == 0  # type: ignore[arg-type]
+
+
+def test_frames_of_one_window_show_nothing(tmp_path: Path) -> None:
+    """Their border is that of the image, in both forms."""
+    crops = [frame[:24, :24] for frame in frames()]
+    scenes = draw_scenes(crops, SPEC)
+    assert not scenes.real
+    assert all(part.level.count > 1 for part in scenes.parts)
+    assert (
+        "shows on real frames only"
+        in converted(padded_net(3.0), tmp_path, calibration=crops).manifest.not_dense
+    )
+
+
+@pytest.mark.parametrize("size_hw", [(48, 24), (24, 48)])
+@pytest.mark.parametrize("min_size", [None, 10, 400])
+def test_made_up_frames_fit_any_window(size_hw: tuple[int, int], min_size: int | None) -> None:
+    spec = SPEC.replace(size_hw=size_hw, window=WindowGeometry(stride=8, min_size=min_size))
+    assert draw_scenes([np.zeros((8, 8, 3), np.uint8)], spec).parts
+
+
+def test_a_predictor_that_cannot_be_made_leaves_no_engine(
+    exact: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[object] = []
+    kind = backend("ort")
+    monkeypatch.setattr(kind, "_release", lambda self: closed.append(self))
+    with pytest.raises(InputError, match="grey levels"):
+        edgecnn.load(exact, runtime="ort", still=300)
+    assert len(closed) == 1
+
+
+def test_still_scenes_of_a_padded_network_are_cut(tmp_path: Path) -> None:
+    bundle = converted(padded_net(0.0), tmp_path)
+    with edgecnn.load(bundle, still=4) as detector:
+        assert not detector.is_dense
 
 
 def test_small_frames_are_left_out() -> None:

@@ -149,6 +149,12 @@ def test_an_error_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(ZeroDivisionError):
             scene(frame)
     check(scene, inference, frame)
+    frame[0, 0] ^= 0x80
+    with monkeypatch.context() as broken:
+        broken.setattr(inference, "rescore", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            scene(frame)
+    check(scene, inference, frame)
 
 
 def test_what_looks_beyond_its_windows_is_refused() -> None:

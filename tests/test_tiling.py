@@ -84,12 +84,11 @@ def test_what_is_larger_than_a_tile_is_found_in_the_whole_frame(bundle: Bundle) 
     assert [64, 32, 192, 224] in found
 
 
-def test_batches_have_one_shape(bundle: Bundle) -> None:
+def test_batches_are_even(bundle: Bundle) -> None:
+    """Two rows of four tiles and the whole frame: five and four, not eight and one."""
     SEEN.clear()
     detector(bundle)(np.zeros((100, 200, 3), np.uint8))
-    assert {shape[1:] for shape in SEEN} == {(64, 64, 3)}
-    assert max(shape[0] for shape in SEEN) <= SPEC.batch_range[2]
-    assert sum(shape[0] for shape in SEEN) == 1 + 2 * 4
+    assert SEEN == [(5, 64, 64, 3), (4, 64, 64, 3)]
 
 
 def test_a_frame_that_fits_is_looked_at_once(bundle: Bundle) -> None:
@@ -120,6 +119,12 @@ def test_another_process_has_the_same_tiles(tmp_path: Path) -> None:
 def test_options_that_do_not_fit(bundle: Bundle, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         edgecnn.load(bundle, **options)
+
+
+def test_other_ways_to_suppress_have_no_tiles(tmp_path: Path) -> None:
+    bundle = write_mean_color(tmp_path / "a.edge", SPEC.replace(nms_method="fusion"))
+    with pytest.raises(InputError, match="tiles: go with nms_method 'hard', not 'fusion'"):
+        edgecnn.load(bundle, tiles=0.2)
 
 
 def test_other_tasks_have_no_tiles(tmp_path: Path) -> None:

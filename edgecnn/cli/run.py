@@ -119,6 +119,9 @@ def command(
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise click.UsageError("two outputs name the same file")
 
+    if still is not None and isinstance(where, (str, Path)) and Path(where).is_dir():
+        raise click.UsageError("--still goes with a camera or a video, not with a folder of pictures")
+
     from edgecnn.predictor import load
     from edgecnn.stream import Interrupted, WindowSink, open_json, open_save, open_source, run_stream
 

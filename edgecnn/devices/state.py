@@ -16,7 +16,7 @@ __all__ = ["MachineState", "Others", "held_back", "machine_state"]
 # bits of the firmware of a Raspberry Pi since it was switched on: low voltage, capped, throttled, hot
 # https://www.raspberrypi.com/documentation/computers/os.html#vcgencmd
 PI_FLAGS = "sys/devices/platform/soc/soc:firmware/get_throttled"
-PI_SINCE_BOOT = 0xF0000
+PI_SINCE_BOOT, PI_NOW = 0xF0000, 0xF
 # sensors that are not connected report 0 or nonsense
 PLAUSIBLE_C = (1.0, 150.0)
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -61,8 +61,11 @@ def machine_state(root: Path = Path("/")) -> MachineState:
     cooled = [
         path
         for path in thermal.glob("cooling_device*")
-        if re.search("cpu|gpu", (read_text(path / "type") or "").lower())
+        if re.search("cpu|gpu|processor", (read_text(path / "type") or "").lower())
     ]
+    slowed = _numbers(path / "cur_state" for path in cooled)
+    if flags is not None:
+        slowed.append(flags & PI_NOW)
     quota = re.search(r"^nr_throttled (\d+)$", read_text(root / "sys/fs/cgroup/cpu.stat") or "", re.MULTILINE)
     load = (read_text(root / "proc/loadavg") or "").split()
     return MachineState(
@@ -70,7 +73,7 @@ def machine_state(root: Path = Path("/")) -> MachineState:
         temperature_c=max(celsius, default=None),
         load=float(load[0]) if load else None,
         thermal_throttles=sum(throttles) if throttles else None,
-        cooling=any(_numbers(path / "cur_state" for path in cooled)) if cooled else None,
+        cooling=any(slowed) if slowed or cooled else None,
         quota_throttles=int(quota[1]) if quota else None,
     )
 

@@ -302,6 +302,101 @@ def test_what_has_no_dense_form_is_named(net: nn.Module, why: str) -> None:
         dense(windowed(net), 4)
 
 
+def by_hand(
+    nodes: list[onnx.NodeProto], weights: dict[str, Array], classes: int, size: int = 4, opset: int = 18
+) -> onnx.ModelProto:
+    """A network on ``x``, float (batch, size, size, 3), that gives ``scores``."""
+    shape = ["batch", size, size, 3]
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT), *nodes],
+        "by hand",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", classes])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+RNG = np.random.default_rng(0)
+CUBE = RNG.normal(size=(3, 3, 1, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("op", ["Conv", "GlobalAveragePool"])
+def test_axes_that_look_like_others_are_refused(op: str) -> None:
+    """Three rows, three columns and three channels: by their sizes alone nothing is wrong."""
+    weights = ["w"] if op == "Conv" else []
+    nodes = [
+        helper.make_node(op, ["x", *weights], ["y"]),
+        helper.make_node("ReduceMean", ["y", "axes"], ["scores"], keepdims=0),
+    ]
+    model = by_hand(nodes, {"w": CUBE, "axes": np.array([2, 3])}, 3, size=3)
+    with pytest.raises(ModelError, match=rf"\({op}\): its channels do not come first"):
+        OnnxToDense(1)(model)
+
+
+def test_scales_of_inputs_are_not_those_of_outputs() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Flatten", ["t"], ["f"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["w"], axis=0),
+        helper.make_node("MatMul", ["f", "w"], ["scores"]),
+    ]
+    weights = {
+        "q": RNG.integers(-99, 99, (48, 48)).astype(np.int8),
+        "scale": np.linspace(0.1, 9, 48, dtype=np.float32),
+    }
+    with pytest.raises(ModelError, match="has scales that are not of output channels"):
+        OnnxToDense(1)(by_hand(nodes, weights, 48))
+
+
+def test_weights_that_are_quantized_in_the_graph_are_refused() -> None:
+    """As exports of training with quantization have them."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("QuantizeLinear", ["w", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("Conv", ["t", "d"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["scores"]),
+    ]
+    weights = {
+        "w": RNG.normal(size=(2, 3, 4, 4)).astype(np.float32),
+        "scale": np.float32(0.1),
+        "zero": np.int8(0),
+    }
+    with pytest.raises(ModelError, match=r"\(Conv\): its weights are computed"):
+        OnnxToDense(1)(by_hand(nodes, {k: np.asarray(v) for k, v in weights.items()}, 2))
+
+
+def test_a_position_beyond_the_picture_is_refused() -> None:
+    """Three positions of a kernel of 2 in steps of 3 over 6 pixels: shape inference counts them, engines do not."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("MaxPool", ["t"], ["p"], kernel_shape=[2, 2], strides=[3, 3], ceil_mode=1),
+        helper.make_node("Flatten", ["p"], ["scores"]),
+    ]
+    with pytest.raises(ModelError, match=r"\(MaxPool\): its last position lies beyond the picture"):
+        OnnxToDense(1)(by_hand(nodes, {}, 27, size=6))
+
+
+@pytest.mark.parametrize("kind", ["value_float", "value_floats"])
+def test_constants_of_every_kind(kind: str) -> None:
+    value: Any = {"value_float": 2.0, "value_floats": [1.0, 2.0, 3.0]}[kind]
+    nodes = [
+        helper.make_node("Constant", [], ["c"], **{kind: value}),
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("GlobalAveragePool", ["t"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Mul", ["f", "c"], ["scores"]),
+    ]
+    model = by_hand(nodes, {}, 3)
+    made = OnnxToDense(2)(model)
+    image = picture(8, 10)
+    wanted = scores(model.SerializeToString(), cut_out(image, 4, 2))
+    with backend("ort")(Artifact("onnx", made.model)) as loaded:
+        (found,) = loaded.run({"image": image}).values()
+    assert np.abs(found[0].reshape(3, -1).T - wanted).max() <= 1e-4
+
+
 def test_a_stride_is_at_least_one() -> None:
     with pytest.raises(ModelError, match="stride of windows is at least 1, not 0"):
         dense(windowed(plain(nn.Flatten(), nn.Linear(192, 2))), 0)
