@@ -42,7 +42,7 @@ Written by `benchmarks/coverage.py`; do not edit. {len(known)} of {len(rows)} ne
 engine in every precision, in a process of its own. Weights are random, brought to the statistics of trained
 ones. {packages}.
 
-{alike} of these rows were run on one and the same state of the sources ({state}); the others on others.
+{alike} of these rows were run on one and the same state of the sources ({state}){"" if alike == len(known) else "; the others on others"}.
 
 A network passes in fp32 where no output is further from PyTorch's than {LARGEST_ERROR["fp32"]:g} of the largest value of that
 output (``max|a - b| / max|a|``; of whole numbers, such as an argmax, the share that differs), in fp16 at {LARGEST_ERROR["fp16"]:g}. INT8
