@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,13 @@ def two_scales_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("int8") / "two_scales.edge"
     edgecnn.convert(int8.TwoScales(), spec=int8.SPEC, out=path, calibration=int8.frames())
     return path
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Commands set up the log; the next test finds it as it was."""
+    logger = logging.getLogger("edgecnn")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1], before[2]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +7,6 @@ import pytest
 
 from edgecnn import ModelSpec, WindowGeometry
 from tests.bundles import write_mean_color
-
-
-@pytest.fixture(autouse=True)
-def _log_as_it_was() -> Iterator[None]:
-    logger = logging.getLogger("edgecnn")
-    before = (logger.level, logger.propagate, list(logger.handlers))
-    yield
-    logger.setLevel(before[0])
-    logger.propagate, logger.handlers = before[1], before[2]
 
 
 @pytest.fixture(scope="session")
