@@ -20,8 +20,6 @@ from edgecnn.progress import OnWork
 
 __all__ = ["OnnxToOpenVino", "OpenVinoIr"]
 
-# what is under way, how much of it is done, and how much there is
-
 # attributes that it leaves out, or stumbles over, by operation and value
 MISREAD = (("Resize", "antialias", 1), ("Pad", "mode", b"wrap"))
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
