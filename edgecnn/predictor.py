@@ -95,17 +95,26 @@ class Predictor(Inference):
             return self._detect_windows(frame)
         return (self._tiled or self._whole)(frame)
 
+    @property
+    def workers(self) -> int:
+        """How many frames to give it at the same time so that it is always busy; 1 where order matters."""
+        if self.smooth > 1 or self.still is not None or self.runtime.options.mode == "latency":
+            return 1
+        return self.runtime.parallel + 1
+
     def stream(self, source: FrameSource | int) -> Iterator[tuple[npt.NDArray[np.uint8], Result]]:
         """Give the frames of a camera, video, image, folder or iterable, each with its result.
 
+        Frames are read and predicted in other threads meanwhile, a few ahead; those of an iterable when
+        they are asked for. Of a camera, frames that come while there is no time for them are left out.
         Smoothing and reusing scores start anew.
         """
-        from edgecnn.stream import open_source  # the one import against the grain: a convenience
+        from edgecnn.stream import open_pipeline, open_source  # the one import against the grain
 
         self.forget()
-        with open_source(source) as opened:
-            for frame in opened:
-                yield frame.image, self(frame.image)
+        with open_source(source) as opened, open_pipeline(opened, self, self.workers) as pipeline:
+            while (prediction := pipeline.take()) is not None:
+                yield prediction.frame.image, prediction.result()
 
     def forget(self) -> None:
         """Start smoothing and reusing scores anew: the next frame belongs to another stream."""

@@ -157,7 +157,13 @@ def command(
                     line.show(str(tally))
 
                 summary = run_stream(
-                    predictor, opened, sinks, max_frames=max_frames, duration_s=duration, on_frame=on_frame
+                    predictor,
+                    opened,
+                    sinks,
+                    workers=predictor.workers,
+                    max_frames=max_frames,
+                    duration_s=duration,
+                    on_frame=on_frame,
                 )
         except Interrupted as interrupted:
             _report(interrupted.summary, tally, predictor.runtime.name, json_path, save)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgecnn.stream.base import EndOfStream, Frame, Sink, Source, Summary
 from edgecnn.stream.engine import Interrupted, run_stream
 from edgecnn.stream.jsonl import JsonlSink
+from edgecnn.stream.pipeline import open_pipeline
 from edgecnn.stream.sinks import open_json, open_save
 from edgecnn.stream.sources import open_source
 from edgecnn.stream.stills import FolderSink, StillSink
@@ -24,6 +25,7 @@ __all__ = [
     "VideoSink",
     "WindowSink",
     "open_json",
+    "open_pipeline",
     "open_save",
     "open_source",
     "run_stream",

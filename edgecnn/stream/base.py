@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +17,10 @@ from edgecnn.results import Result
 
 __all__ = ["EndOfStream", "Frame", "Image", "Sink", "Source", "Summary"]
 
+log = logging.getLogger(__name__)
+
+CLOSE_S = 2.0
+
 Image = npt.NDArray[np.uint8]
 
 
@@ -23,7 +29,8 @@ class Frame:
     """One picture of a source.
 
     Attributes:
-        index: 0-based number in the order of the source; skipped pictures are not counted.
+        index: 0-based number in the order of the source; skipped pictures are not counted, those of a
+            camera that were dropped are.
         image: uint8 (H, W, 3) BGR.
         time_s: For a video the media time, ``index / fps``; for a camera the seconds since it was
             opened; 0 for pictures that have no clock (images, arrays, iterables).
@@ -43,6 +50,7 @@ class Source(ABC):
         name: The file, folder or device, for messages.
         fps: Frames per second of media time; None where pictures have no clock.
         live: Frames come when they come (a camera) and are lost when nobody takes them.
+        ahead: Frames may be read before somebody asks for them, and in another thread.
         frames_announced: How many frames the source claims to have. Containers lie: for display only.
         root: The folder that the pictures lie under (a folder source), else None.
         paths: The files it reads, which no output may overwrite.
@@ -52,6 +60,7 @@ class Source(ABC):
     name: str
     fps: float | None = None
     live: bool = False
+    ahead: bool = True
     frames_announced: int | None = None
     root: Path | None = None
     paths: tuple[Path, ...] = ()
@@ -59,13 +68,31 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self._frames = self._read()
+        self._reading = threading.Lock()
+        self._closed = False
 
     @abstractmethod
     def _read(self) -> Iterator[Frame]:
         """Give the frames, one after the other."""
 
-    def close(self) -> None:  # noqa: B027 (most sources hold nothing)
-        """Release the file or device; no frame comes afterwards."""
+    def _release(self) -> None:  # noqa: B027 (most sources hold nothing)
+        """Let go of the file or device; called once, while nothing is read."""
+
+    def close(self) -> None:
+        """Release the file or device; no frame comes afterwards.
+
+        What another thread is reading for longer than some seconds is left as it is: releasing a device
+        under a driver that hangs would end the process.
+        """
+        if not self._reading.acquire(timeout=CLOSE_S):
+            log.warning("%s does not answer, and is left open", self.name)
+            return
+        try:
+            if not self._closed:
+                self._closed = True
+                self._release()
+        finally:
+            self._reading.release()
 
     def __iter__(self) -> Iterator[Frame]:
         return self
@@ -77,7 +104,10 @@ class Source(ABC):
             MediaError: Nothing in the source can be read.
             DeviceUnavailable: A camera stopped answering.
         """
-        return next(self._frames)
+        with self._reading:
+            if self._closed:
+                raise StopIteration
+            return next(self._frames)
 
     def __enter__(self) -> Source:
         return self
@@ -92,9 +122,8 @@ class Summary:
 
     Attributes:
         frames: Frames that were processed.
-        dropped: Frames that were received and given up because processing was too slow. The ordered
-            loop takes a frame only when it is free, so it drops none itself; what a camera's driver
-            discards meanwhile is not counted.
+        dropped: Frames of a live source that came while those before were worked on, and were given up
+            for newer ones. What a camera's driver discards is not counted.
         fps: Frames per second of wall time, reading and outputs included.
         p50_ms, p95_ms: Percentiles of a frame's prediction time (not reading, not outputs) over the
             latest 10,000 frames; None when there was no frame.

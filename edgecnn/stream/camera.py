@@ -51,7 +51,7 @@ class CameraSource(Source):
             yield Frame(index, image, time.monotonic() - self._opened, self.name)
             index += 1
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Give the camera back."""
         self._capture.release()
 

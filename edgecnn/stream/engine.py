@@ -6,7 +6,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from edgecnn.errors import EdgeCnnError, InputError
 from edgecnn.results import Result
 from edgecnn.stream.base import EndOfStream, Frame, Image, Sink, Source, Summary
 from edgecnn.stream.interrupts import Interrupts
+from edgecnn.stream.pipeline import Pipeline, Predict, open_pipeline
 
 __all__ = ["Interrupted", "run_stream"]
 
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 LATENCIES_KEPT = 10_000
 
-Predict = Callable[[Image], Result]
 OnFrame = Callable[[Frame, Result], None]
 
 
@@ -42,21 +41,24 @@ def run_stream(
     source: Source,
     sinks: Sequence[Sink] = (),
     *,
+    workers: int = 1,
     max_frames: int | None = None,
     duration_s: float | None = None,
     on_frame: OnFrame | None = None,
 ) -> Summary:
     """Read, predict and write out frame after frame, in the source's order.
 
-    Each result's ``timing_ms`` gets ``read`` (waiting for the frame) and ``total`` (reading and
-    predicting). Sinks are closed whatever happens; the source is left to its owner. Of several
-    failures the first is raised and the others are logged; an interrupt goes before those that are
-    edgecnn's or the system's.
+    All three go on at the same time, see `open_pipeline`; sinks are written to in the thread that calls
+    this. Each result's ``timing_ms`` gets ``read`` (the source's time for the frame), ``wait`` (until its
+    prediction began) and ``total`` (from asking the source for it to its result). Sinks are closed
+    whatever happens; the source is left to its owner. Of several failures the first is raised and the
+    others are logged; an interrupt goes before those that are edgecnn's or the system's.
 
     Args:
         predictor: Gives the result of a frame, uint8 (H, W, 3) BGR.
         source: Where frames come from.
         sinks: What takes them.
+        workers: How many frames to predict side by side; 1 where one depends on the one before.
         max_frames: Stop after this many frames.
         duration_s: Stop after this many seconds of wall time.
         on_frame: Called after the sinks.
@@ -67,13 +69,14 @@ def run_stream(
         DeviceUnavailable: A camera stopped answering.
         Interrupted: SIGINT or SIGTERM (in the main thread).
     """
-    run = _Run(predictor, source, sinks, on_frame)
+    run = _Run(source, sinks, on_frame)
     interrupted = False
     failures: list[BaseException] = []
     with Interrupts() as interrupts:
         try:
             try:
-                run.loop(interrupts, max_frames, duration_s)
+                with open_pipeline(source, predictor, workers) as pipeline:
+                    run.loop(pipeline, interrupts, max_frames, duration_s)
             finally:
                 interrupts.end()
         except KeyboardInterrupt:
@@ -99,29 +102,29 @@ def _chosen(failures: list[BaseException], interrupted: Interrupted | None) -> B
 
 
 class _Run:
-    def __init__(
-        self, predict: Predict, source: Source, sinks: Sequence[Sink], on_frame: OnFrame | None
-    ) -> None:
-        self._predict = predict
+    def __init__(self, source: Source, sinks: Sequence[Sink], on_frame: OnFrame | None) -> None:
         self._source = source
         self._sinks = sinks
         self._on_frame = on_frame
         self._start = time.monotonic()
         self._frames = 0
+        self._dropped = 0
         self._unfit = 0
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
-    def loop(self, interrupts: Interrupts, max_frames: int | None, duration_s: float | None) -> None:
+    def loop(
+        self, pipeline: Pipeline, interrupts: Interrupts, max_frames: int | None, duration_s: float | None
+    ) -> None:
         last_unfit: InputError | None = None
+        deadline_s = None if duration_s is None else self._start + duration_s
         while max_frames is None or self._frames < max_frames:
-            if duration_s is not None and time.monotonic() - self._start >= duration_s:
+            prediction = pipeline.take(deadline_s)
+            self._dropped = pipeline.dropped
+            if prediction is None:
                 break
-            before = time.perf_counter()
-            frame = next(self._source, None)
-            if frame is None:
-                break
+            frame = prediction.frame
             try:
-                result = self._result(frame, before)
+                result = prediction.result()
             except InputError as error:
                 last_unfit = type(error)(f"{frame.source}: {error}")
                 if self._source.root is None:
@@ -137,16 +140,10 @@ class _Run:
         if self._frames == 0 and last_unfit is not None:
             raise last_unfit
 
-    def _result(self, frame: Frame, before: float) -> Result:
-        read = time.perf_counter()
-        result = self._predict(frame.image)
-        done = time.perf_counter()
-        self._latencies_ms.append((done - read) * 1e3)
-        read_ms, total_ms = round((read - before) * 1e3, 3), round((done - before) * 1e3, 3)
-        return replace(result, timing_ms={"read": read_ms, **result.timing_ms, "total": total_ms})
-
     def _write(self, frame: Frame, result: Result) -> None:
         self._frames += 1
+        timing_ms = result.timing_ms
+        self._latencies_ms.append(timing_ms["total"] - timing_ms["wait"] - timing_ms["read"])
         drawn: list[Image] = []
 
         def annotated() -> Image:
@@ -167,7 +164,7 @@ class _Run:
         p50, p95 = np.percentile(latencies, (50, 95)).round(3).tolist() if len(latencies) else (None, None)
         return Summary(
             frames=self._frames,
-            dropped=0,
+            dropped=self._dropped,
             fps=round(self._frames / seconds, 3) if seconds > 0 else 0.0,
             p50_ms=p50,
             p95_ms=p95,

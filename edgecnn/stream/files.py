@@ -98,7 +98,7 @@ class VideoSource(Source):
         for index, image in enumerate(self._reader):
             yield Frame(index, image, index / self._fps, self.name)
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Close the file."""
         self._reader.close()
 
@@ -135,6 +135,7 @@ class IterableSource(Source):
     """Frames of any iterable, taken one at a time."""
 
     name = "frames"
+    ahead = False
 
     def __init__(self, frames: Iterable[Image]) -> None:
         self._iterable = frames

@@ -50,7 +50,7 @@ def test_video_to_everything(color_bundle: Path, tmp_path: Path, capfd: pytest.C
     *frames, last = lines(result)
     assert [line["frame"] for line in frames] == [0, 1, 2, 3, 4, 5]
     assert set(frames[0]) == {"frame", "time", "source", "classes", "timing_ms"}
-    assert set(frames[0]["timing_ms"]) == {"read", "geometry", "infer", "decode", "total"}
+    assert set(frames[0]["timing_ms"]) == {"read", "wait", "geometry", "infer", "decode", "total"}
     assert frames[5]["classes"][0]["score"] == pytest.approx(50 / 255, abs=0.02)
     assert last["summary"]["frames"] == 6
     with VideoReader(out) as video:

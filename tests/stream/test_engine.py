@@ -47,9 +47,9 @@ def test_timing_has_reading_and_the_total() -> None:
     sink = Memory()
     run_stream(lambda image: detections(1), open_source(picture(1)), [sink])
     timing = sink.results[0].timing_ms
-    assert list(timing) == ["read", "infer", "total"]
+    assert list(timing) == ["read", "wait", "infer", "total"]
     assert timing["infer"] == 1.0
-    assert timing["total"] >= timing["read"] >= 0
+    assert timing["total"] >= timing["read"] + timing["wait"] - 0.002
 
 
 def test_summary() -> None:
@@ -179,6 +179,22 @@ def test_signal_while_reading_closes_the_outputs(number: signal.Signals) -> None
     assert raised.value.summary == sink.summary
     assert raised.value.summary.frames == 1
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_signal_while_a_frame_is_predicted_closes_the_outputs() -> None:
+    def predict(image: Image) -> Result:
+        if image[0, 0, 0] == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+        return detections(1)
+
+    sink = Memory()
+    before = threading.active_count()
+    with pytest.raises(Interrupted) as raised:
+        run_stream(predict, open_source(pictures(9)), [sink])
+    assert raised.value.summary == sink.summary
+    assert raised.value.summary.frames <= 2
+    assert threading.active_count() == before
 
 
 def test_signal_while_writing_waits_for_the_sinks() -> None:
