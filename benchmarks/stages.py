@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from clip import frames as clip_frames  # noqa: E402 (an example, found through the line above)
 
-STAGES = ("geometry", "infer", "decode")
+STAGES = ("geometry", "infer", "decode", "nms")
 
 START = """
 import time; start = time.perf_counter()
@@ -42,7 +42,7 @@ def medians(predictor: edgecnn.Predictor, frames: list[npt.NDArray[np.uint8]]) -
     """Median milliseconds of each stage, after one call that is not counted."""
     predictor(frames[0])
     timings = [predictor(frame).timing_ms for frame in frames]
-    row = {stage: float(np.median([timing[stage] for timing in timings])) for stage in STAGES}
+    row = {stage: float(np.median([timing.get(stage, 0.0) for timing in timings])) for stage in STAGES}
     return row | {"total": float(np.median([sum(timing.values()) for timing in timings]))}
 
 

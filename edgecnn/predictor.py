@@ -85,7 +85,7 @@ class Predictor(Inference):
 
         Returns:
             `Detections`, `Classification` or `Tensors` by the spec's task, with ``timing_ms`` of
-            geometry, infer and decode.
+            geometry, infer and decode, and of detections nms.
 
         Raises:
             InputError: Not such a frame, or one smaller than the smallest window.
@@ -163,7 +163,7 @@ class Predictor(Inference):
         if self.spec.task == "detection":
             (of_frame,) = each_frame(outputs)
             found = decode_detections(of_frame, self.spec, transform.to_source, transform.source_hw)
-            return replace(found, timing_ms=_timing(start, fitted, inferred))
+            return _timed(found, start, fitted, inferred)
         scores = class_scores(outputs, self.spec)[0]
         if self.smooth > 1:
             with self._smoothing:
@@ -176,8 +176,8 @@ class Predictor(Inference):
         windows = (self._scene or self.score_windows)(frame)
         inferred = time.perf_counter()
         size_hw = (frame.shape[0], frame.shape[1])
-        result = decode_windows(windows.scores, windows.boxes_xyxy, self.spec, size_hw)
-        return replace(result, timing_ms=_timing(start, inferred - windows.infer_s, inferred))
+        found = decode_windows(windows.scores, windows.boxes_xyxy, self.spec, size_hw)
+        return _timed(found, start, inferred - windows.infer_s, inferred)
 
 
 def load(
@@ -255,6 +255,13 @@ def _changed(spec: ModelSpec, threshold: float | None, min_size: int | None) -> 
             raise InputError(f"min_size: goes with window_detection, not with {spec.task}")
         changes["window"] = msgspec.structs.replace(spec.window, min_size=min_size)
     return spec.replace(**changes)
+
+
+def _timed(found: Detections, start: float, fitted: float, inferred: float) -> Detections:
+    """Suppression is a stage of its own."""
+    timing_ms, nms_ms = _timing(start, fitted, inferred), round(found.timing_ms["nms"], 3)
+    timing_ms["decode"] = round(timing_ms["decode"] - nms_ms, 3)
+    return replace(found, timing_ms=timing_ms | {"nms": nms_ms})
 
 
 def _timing(start: float, fitted: float, inferred: float) -> dict[str, float]:

@@ -61,7 +61,7 @@ class TiledDetector:
             frame: uint8 (H, W, 3) BGR.
 
         Returns:
-            Boxes in pixels of the frame, best first, with ``timing_ms`` of geometry, infer and decode.
+            Boxes in pixels of the frame, best first, with ``timing_ms`` of geometry, infer, decode and nms.
         """
         spec = self._inference.spec
         size_hw = (frame.shape[0], frame.shape[1])
@@ -81,8 +81,10 @@ class TiledDetector:
             found[0] = (tiles[0], self._large(found[0][1]))
         merged = merge_tiles(found, spec, size_hw)
         seconds[2] += time.perf_counter() - before
-        names = ("geometry", "infer", "decode")
-        return replace(merged, timing_ms=dict(zip(names, (seconds * 1e3).round(3).tolist())))
+        nms_ms = merged.timing_ms["nms"]
+        stages_ms = [*(seconds * 1e3 - (0, 0, nms_ms)), nms_ms]
+        names = ("geometry", "infer", "decode", "nms")
+        return replace(merged, timing_ms=dict(zip(names, np.round(stages_ms, 3).tolist())))
 
     def _large(self, found: Detections) -> Detections:
         """Those that need not be whole in a tile."""

@@ -74,7 +74,7 @@ def test_frame_to_boxes_in_the_frame(tmp_path: Path, model: Any, decoder: Any) -
     # the frame lies in rows 8..24 of the input, 0.4 input pixels to one of its own
     np.testing.assert_allclose(found.boxes, [[10, 10, 30, 30]], atol=1e-4)
     np.testing.assert_allclose(found.scores, [0.5], atol=1e-5)
-    assert list(found.timing_ms) == ["geometry", "infer", "decode"]
+    assert list(found.timing_ms) == ["geometry", "infer", "decode", "nms"]
 
 
 def test_ssd_with_its_raw_scores(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_frame_that_fits_is_looked_at_once(bundle: Bundle) -> None:
 
 def test_times_of_all_tiles(bundle: Bundle) -> None:
     result = detector(bundle)(np.zeros((100, 200, 3), np.uint8))
-    assert list(result.timing_ms) == ["geometry", "infer", "decode"]
+    assert list(result.timing_ms) == ["geometry", "infer", "decode", "nms"]
     assert all(ms > 0 for ms in result.timing_ms.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,7 +85,7 @@ def decode_windows(
         frame_hw: Height and width of the frame.
 
     Returns:
-        Boxes inside the frame, none empty, best first.
+        Boxes inside the frame, none empty, best first; ``timing_ms`` has ``nms``, voting included.
 
     Raises:
         InputError: Scores and boxes disagree in number.
@@ -98,6 +99,7 @@ def decode_windows(
         boxes = scale_boxes(boxes, geometry.box_scale)
     boxes = clip_boxes(boxes, frame_hw).astype(np.float32)
     rows, class_ids = np.nonzero(reported(scores, spec) & size_mask(boxes)[:, None])
+    start = time.perf_counter()
     keep = survivors(boxes[rows], scores[rows, class_ids], class_ids, spec)
     rows, class_ids = rows[keep], class_ids[keep]
     found, values = boxes[rows], scores[rows, class_ids]
@@ -107,8 +109,9 @@ def decode_windows(
             found[own] = vote(boxes, scores[:, class_id], rows[own])
         keep = survivors(found, values, class_ids, spec)
         found, values, class_ids = found[keep], values[keep], class_ids[keep]
+    timing_ms = {"nms": (time.perf_counter() - start) * 1e3}
     labels = tuple(spec.label(int(i)) for i in class_ids)
-    return Detections(found, values, class_ids, labels)
+    return Detections(found, values, class_ids, labels, timing_ms)
 
 
 def survivors(
