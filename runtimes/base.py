@@ -56,11 +56,12 @@ class RuntimeOptions:
     """How an engine may use the machine.
 
     Attributes:
-        threads: Threads of one inference; None is the number of processors this process may use.
+        threads: Threads of one inference; None shares the processors that may be used among the streams.
         spin: Let idle threads burn processor time for a little less latency.
         device: The engine's own name of a device, such as ``gpu``; ``auto`` is its first choice.
         mode: What the engine is tuned for: ``latency`` of one inference, or ``throughput`` of many.
-        streams: How many inferences run side by side; None leaves it to the engine.
+        streams: How many inferences run side by side; None is one, and for ``throughput`` as many as there
+            are processors for, unless the engine knows better.
         compute: Arithmetic of layers in float, which some engines lower by themselves: never here.
         pin: Bind threads to processors; where another program keeps one busy, that is many times slower.
         cache: Folder for what the engine compiles; None is the user's cache.
@@ -87,17 +88,27 @@ class RuntimeOptions:
 
     @property
     def thread_count(self) -> int:
-        """The number of threads to use."""
-        if self.threads:
-            return self.threads
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        """Threads of one inference."""
+        return self.threads or max(_processors() // self.stream_count, 1)
+
+    @property
+    def stream_count(self) -> int:
+        """Inferences side by side."""
+        if self.streams is None and self.mode == "throughput":
+            return max(_processors() // (self.threads or 1), 1)
+        return self.streams or 1
 
     @property
     def cache_path(self) -> Path:
         """The folder for what is compiled."""
         return self.cache or cache_dir()
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Runtime(ABC):

@@ -124,7 +124,11 @@ def _config(device: str, options: RuntimeOptions) -> dict[str, Any]:
     if options.streams is not None:
         config["NUM_STREAMS"] = options.streams
     if device == "CPU":
-        config |= {"INFERENCE_NUM_THREADS": options.thread_count, "ENABLE_CPU_PINNING": options.pin}
+        if options.threads is not None and options.mode == "throughput":
+            config["NUM_STREAMS"] = options.stream_count
+        # its own number is that of all streams together
+        threads = options.thread_count * options.stream_count
+        config |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": options.pin}
     return config
 
 
@@ -212,11 +216,16 @@ FACTS = {
 
 
 def _facts(device: str, compiled: Any) -> dict[str, str]:
-    """What it runs on and how: a CPU without bfloat16, say, uses float32 whatever was asked for."""
+    """What it runs on and how: a CPU without bfloat16, say, uses float32 whatever was asked for.
+
+    Threads are those of one inference, as in `RuntimeOptions`.
+    """
     known = compiled.get_property("SUPPORTED_PROPERTIES")
     found = {fact: compiled.get_property(key) for fact, key in FACTS.items() if key in known}
     if "arithmetic" in found:
         found["arithmetic"] = found["arithmetic"].get_type_name()
+    if "threads" in found:
+        found["threads"] //= max(found["streams"], 1)
     return {
         "openvino": Backend.version(),
         "device": str(core().get_property(device, "FULL_DEVICE_NAME")).strip(),

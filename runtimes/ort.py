@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy.typing as npt
 
 from edgecnn.errors import EngineError, InputError, first_line, require
 from edgecnn.manifest import TensorInfo
-from edgecnn.runtimes.base import Feeds, Runtime
+from edgecnn.runtimes.base import Feeds, Outputs, Runtime
 
 __all__ = ["Backend"]
 
@@ -40,7 +41,9 @@ class Backend(Runtime):
     def _load(self) -> None:
         ort = require("onnxruntime", "cpu")
         settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.options.thread_count
+        threads, streams = self.options.thread_count, self.options.stream_count
+        # inferences side by side bring a thread each and share the helpers of their session
+        settings.intra_op_num_threads = streams * (threads - 1) + 1
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4  # its errors come as exceptions, once
         spin = "1" if self.options.spin else "0"
@@ -55,9 +58,22 @@ class Backend(Runtime):
         self.inputs = tuple(_info(value, self.artifact.name) for value in self._session.get_inputs())
         self.outputs = tuple(_info(value, self.artifact.name) for value in self._session.get_outputs())
         self._names = [info.name for info in self.outputs]
+        self.facts = {"onnxruntime": self.version(), "streams": str(streams), "threads": str(threads)}
+        self._workers = ThreadPoolExecutor(streams, thread_name_prefix="onnxruntime")
 
     def _release(self) -> None:
+        self._workers.shutdown()
         del self._session
+
+    @property
+    def parallel(self) -> int:
+        """As many as there are streams."""
+        return self.options.stream_count
+
+    def submit(self, feeds: Feeds) -> Future[Outputs]:
+        """Start one inference beside others; see `Runtime.submit`."""
+        self._check(feeds)
+        return self._workers.submit(self._answered, feeds)
 
     def _run(self, feeds: Feeds) -> Sequence[npt.NDArray[Any]]:
         try:

@@ -323,6 +323,53 @@ def test_threads_are_those_asked_for() -> None:
     assert RuntimeOptions().thread_count == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.parametrize(
+    ("options", "streams", "threads"),
+    [
+        ({}, 1, 8),
+        ({"threads": 2}, 1, 2),
+        ({"streams": 3}, 3, 2),
+        ({"streams": 16}, 16, 1),
+        ({"mode": "throughput"}, 8, 1),
+        ({"mode": "throughput", "threads": 3}, 2, 3),
+        ({"mode": "throughput", "threads": 20}, 1, 20),
+        ({"mode": "throughput", "streams": 2}, 2, 4),
+        ({"mode": "throughput", "streams": 5, "threads": 4}, 5, 4),
+    ],
+)
+def test_streams_share_the_processors(
+    options: dict[str, Any], streams: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecnn.runtimes.base._processors", lambda: 8)
+    made = RuntimeOptions(**options)
+    assert (made.stream_count, made.thread_count) == (streams, threads)
+    with open_runtime("ort", **options) as runtime:
+        assert runtime.parallel == streams
+        assert (runtime.facts["streams"], runtime.facts["threads"]) == (str(streams), str(threads))
+        session = runtime._session.get_session_options()  # type: ignore[attr-defined]
+        assert session.intra_op_num_threads == streams * (threads - 1) + 1
+
+
+@pytest.mark.parametrize("name", ["ort", "openvino"])
+def test_streams_run_side_by_side(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two inferences that wait for each other end only where both run."""
+    both = threading.Barrier(2)
+    with open_runtime(name, threads=1, streams=2) as runtime:
+        run = runtime._run
+        monkeypatch.setattr(runtime, "_run", lambda feeds: (both.wait(timeout=30), run(feeds))[1])
+        futures = [runtime.submit({"image": BATCH}) for _ in range(4)]
+        for future in futures:
+            np.testing.assert_array_equal(future.result(timeout=60)["sum"], ANSWER["sum"])
+
+
+@pytest.mark.parametrize("name", ["ort", "openvino"])
+def test_closing_waits_for_what_was_submitted(name: str) -> None:
+    runtime = open_runtime(name, threads=1)
+    futures = [runtime.submit({"image": BATCH}) for _ in range(10)]
+    runtime.close()
+    np.testing.assert_array_equal(futures[-1].result(timeout=0)["sum"], ANSWER["sum"])
+
+
 @each
 def test_closed_is_closed(name: str) -> None:
     runtime = open_runtime(name)
