@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgecnn.quantization import quantize
     from edgecnn.results import Classification, Detections, Tensors
     from edgecnn.spec import ModelSpec, PriorMap, WindowGeometry
+    from edgecnn.tuning import Tuning, tune
     from edgecnn.verification import verify
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "PriorMap",
     "Pruned",
     "Tensors",
+    "Tuning",
     "WindowGeometry",
     "__version__",
     "benchmark",
@@ -53,6 +55,7 @@ __all__ = [
     "prune",
     "prune_to_latency",
     "quantize",
+    "tune",
     "verify",
     "vision",
 ]
@@ -72,6 +75,7 @@ _HOMES = {
     "PriorMap": "places",
     "Pruned": "pruning",
     "Tensors": "results",
+    "Tuning": "tuning",
     "WindowGeometry": "places",
     "benchmark": "benchmarking",
     "convert": "conversion",
@@ -81,6 +85,7 @@ _HOMES = {
     "prune": "pruning",
     "prune_to_latency": "pruning",
     "quantize": "quantization",
+    "tune": "tuning",
     "verify": "verification",
 }
 

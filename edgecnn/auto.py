@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
 from edgecnn import devices
 from edgecnn.bundle import Bundle
-from edgecnn.devices.system import find_cpu
+from edgecnn.candidates import Candidate, engines_here, find_candidates, intel_target, options_for
+from edgecnn.choices import (
+    Objective,
+    Tuned,
+    recall_times,
+    recall_tuned,
+    remember_times,
+    times_path,
+    tuned_path,
+)
 from edgecnn.errors import BundleError, CompilerFailed, EdgeCnnError, InputError, Unavailable, first_line
 from edgecnn.inference import Inference
 from edgecnn.loading import artifact_for, check_precision, open_artifact, open_bundle
-from edgecnn.manifest import ArtifactEntry
-from edgecnn.paths import cache_dir, make_private, replace_file
-from edgecnn.runtimes import Runtime, RuntimeOptions, backend, known
+from edgecnn.runtimes import Feeds, Runtime, RuntimeOptions, backend
 from edgecnn.timing import interleaved_ms
 from edgecnn.vision.windows import Level
 
 if TYPE_CHECKING:
     from edgecnn.engines import OnStale
 
-__all__ = [
-    "Candidate",
-    "Choice",
-    "choose",
-    "explain",
-    "in_lower_arithmetic",
-    "intel_target",
-    "open_model",
-    "options_for",
-]
+__all__ = ["Choice", "choose", "explain", "open_model", "usual_call", "usual_feeds"]
 
 log = logging.getLogger(__name__)
 
@@ -51,31 +46,20 @@ WINDOWS_A_SIDE = 12
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One way to run a bundle here.
+class Choice:
+    """What ``auto`` takes, and why.
 
     Attributes:
-        runtime: What loads it.
-        entry: The artifact.
-        compute: Arithmetic of its float layers, see `RuntimeOptions`.
+        candidate: The artifact and its engine.
+        reason: In words.
+        measured: False where a guess waits for its measurement.
+        tuned: How `edgecnn.tune` found it to be the fastest; None where that was not asked.
     """
-
-    runtime: type[Runtime]
-    entry: ArtifactEntry
-    compute: str = "f32"
-
-    def __str__(self) -> str:
-        lower = "" if self.compute == "f32" else f" in {self.compute}"
-        return f"{self.entry.id} on {self.runtime.name}{lower}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What ``auto`` takes, and why; ``measured`` is False where a guess waits for its measurement."""
 
     candidate: Candidate
     reason: str
     measured: bool = True
+    tuned: Tuned | None = None
 
 
 def open_model(
@@ -85,6 +69,7 @@ def open_model(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    mode: Objective = "latency",
     on_stale: OnStale = "serve",
     dense: bool = False,
 ) -> Runtime:
@@ -92,15 +77,19 @@ def open_model(
 
     Args:
         bundle: A path, an open `Bundle`, or the name of one that ships.
-        runtime: Name of a runtime; ``auto`` is what ``$EDGECNN_RUNTIME`` names, else TensorRT where there is
-            an NVIDIA GPU for it, else the fastest of those that can run the bundle here. That is measured
-            when a bundle is first opened on a machine, which takes about a second, and remembered.
+        runtime: Name of a runtime; ``auto`` is what ``$EDGECNN_RUNTIME`` names, else what `edgecnn.tune`
+            found here, else TensorRT where there is an NVIDIA GPU for it, else the fastest of those that can
+            run the bundle here. That is measured when a bundle is first opened on a machine, which takes
+            about a second, and remembered.
         device: A profile of `edgecnn.devices`, such as ``intel-gpu``, whose runtimes are tried; ``auto``
             tries all on an NVIDIA GPU or the processor, and an Intel GPU or NPU where the bundle was
             converted for one that is here.
         precision: ``fp32``, ``fp16``, ``int8``; ``auto`` is the first one that the bundle lists and the
             runtime loads; what kept its accuracy at less cost is listed before fp32.
-        threads: Threads of one inference; None uses the processors this process may use.
+        threads: Threads of one inference; None is what `edgecnn.tune` found where runtime, device and
+            precision are left to it as well, else uses the processors this process may use.
+        mode: ``latency`` of one inference after the other; ``throughput`` of many, which `Runtime.submit`
+            takes side by side.
         on_stale: Where TensorRT's engine is yet to be built for this device: ``serve`` answers with ONNX
             Runtime meanwhile, ``wait`` builds it first, ``error`` does neither.
         dense: Of a model of windows: open the form that scores all windows of an image at once, where the
@@ -114,18 +103,23 @@ def open_model(
     opened = open_bundle(bundle)
     if on_stale not in ("serve", "wait", "error"):
         raise InputError(f"on_stale is serve, wait or error, not {on_stale!r}")
+    RuntimeOptions(threads=threads, mode=mode)  # says what is wrong with them before anything is measured
     profile = intel_target(opened) if device == "auto" else devices.profile(device)
     if device != "auto" and profile is not None and runtime not in ("auto", *profile.runtimes):
         raise InputError(f"{device} runs {', '.join(profile.runtimes)}, not {runtime}")
     if runtime != "auto":
-        candidate, why = _named(opened, runtime, precision, profile), "asked for"
+        choice = Choice(_named(opened, runtime, precision, profile), "asked for")
     else:
-        choice = choose(opened, precision=precision, threads=threads, profile=profile, dense=dense)
-        candidate, why = choice.candidate, choice.reason
-        log.info("%s: %s, %s", opened.path, candidate, why)
-    options = options_for(candidate, threads, profile)
+        choice = choose(opened, precision=precision, threads=threads, profile=profile, mode=mode, dense=dense)
+        log.info("%s: %s, %s", opened.path, choice.candidate, choice.reason)
+    candidate, tuned, streams = choice.candidate, choice.tuned, None
+    if tuned is not None:
+        threads, streams = tuned.threads, tuned.streams
+    options = options_for(candidate, threads, profile, mode=mode, streams=streams)
     model = open_artifact(opened, candidate.entry, candidate.runtime, options, on_stale=on_stale, dense=dense)
-    model.facts["chosen"] = why
+    model.facts["chosen"] = choice.reason
+    if tuned is not None:
+        model.facts["batch"] = str(tuned.batch)
     return model
 
 
@@ -135,6 +129,7 @@ def choose(
     precision: str = "auto",
     threads: int | None = None,
     profile: devices.DeviceProfile | None = None,
+    mode: Objective = "latency",
     measure: bool = True,
     dense: bool = True,
 ) -> Choice:
@@ -145,6 +140,7 @@ def choose(
         precision: As `open_model`.
         threads: As `open_model`.
         profile: Whose runtimes to try; None is all that are here.
+        mode: As `open_model`; latencies decide where nothing was tuned.
         measure: Measure where that was not done yet; else the choice may be a guess.
         dense: Of windows, time what scores all of them at once where there is such a form.
 
@@ -159,22 +155,38 @@ def choose(
             return Choice(_named(bundle, named, precision, profile), f"${RUNTIME_VARIABLE} names it")
         except InputError as error:
             raise InputError(f"${RUNTIME_VARIABLE}: {error}") from error
-    candidates = _candidates(bundle, precision, profile)
+    there = {entry.precision for entry in bundle.manifest.artifacts}
+    check_precision(precision)
+    if precision != "auto" and precision not in there:
+        listed = ", ".join(entry.id for entry in bundle.manifest.artifacts)
+        raise BundleError(f"{bundle.path}: holds nothing in {precision}, but {listed}")
+    engines, missing = engines_here(profile)
+    window = bundle.manifest.spec.window is not None
+    if precision == "auto" and threads is None and (dense or not window):
+        path = tuned_path(bundle, engines, mode, profile.name if profile else "")
+        found = recall_tuned(path, find_candidates(bundle, engines, sorted(there), profile)[0])
+        if found is not None:
+            candidate, tuned = found
+            return Choice(candidate, f"tuned here for {mode} on {tuned.created[:10]} ({tuned})", tuned=tuned)
+    candidates, refused = find_candidates(bundle, engines, (precision,), profile)
+    if not candidates:
+        raise Unavailable(f"no runtime here can run {bundle.path} ({'; '.join([*missing, *refused])})")
     first = candidates[0]
     if len(candidates) == 1:
         return Choice(first, "the only way to run it here")
     if first.runtime.builds_from:
         return Choice(first, "this device has a GPU for it")
-    dense = dense and bundle.manifest.spec.window is not None
-    path = _remembered(bundle, candidates, threads, profile, dense=dense)
-    tried = _recall(path, candidates)
+    dense = dense and window
+    on = [options_for(each, threads, profile).device for each in candidates]
+    path = times_path(bundle, candidates, on, threads, dense=dense)
+    tried = recall_times(path, candidates)
     if tried is None and measure:
         tried = _measure(bundle, candidates, threads, profile, dense=dense)
         if not any(tried.values()):
             return Choice(first, "none of those that can run it here did", measured=False)
         # what was in the way of one may be gone at the next start
         if len(tried) == len(candidates):
-            _remember(path, tried)
+            remember_times(path, tried)
     if tried is None:
         return Choice(first, "not measured here yet: the first start does that", measured=False)
     times = {name: ms for name, ms in tried.items() if ms is not None}
@@ -185,20 +197,13 @@ def choose(
 
 def explain(bundle: Bundle) -> str:
     """What ``auto`` takes here and why, in a line; nothing is measured for it."""
+    choose_here = partial(choose, bundle, profile=intel_target(bundle), measure=False)
     try:
-        choice = choose(bundle, profile=intel_target(bundle), measure=False)
+        choice, many = choose_here(), choose_here(mode="throughput")
     except EdgeCnnError as error:
         return first_line(error)
-    return f"{choice.candidate}: {choice.reason}" if choice.measured else choice.reason
-
-
-def intel_target(bundle: Bundle) -> devices.DeviceProfile | None:
-    """The profile that a bundle was converted for, where that is an Intel GPU or NPU of this machine."""
-    target = bundle.manifest.device
-    if target is None or not target.profile.startswith("intel-"):
-        return None
-    profile = devices.profile(target.profile)
-    return profile if profile.openvino_device in devices.this_device().intel else None
+    text = f"{choice.candidate}: {choice.reason}" if choice.measured else choice.reason
+    return text + (f"; {many.candidate}: {many.reason}" if many.tuned else "")
 
 
 def _named(bundle: Bundle, name: str, precision: str, profile: devices.DeviceProfile | None) -> Candidate:
@@ -206,59 +211,6 @@ def _named(bundle: Bundle, name: str, precision: str, profile: devices.DevicePro
     kind = backend(name)
     order = profile.precisions(name) if profile is not None else ()
     return Candidate(kind, artifact_for(bundle, kind, precision, order))
-
-
-def _candidates(
-    bundle: Bundle, precision: str, profile: devices.DeviceProfile | None
-) -> tuple[Candidate, ...]:
-    """What can run a bundle here, in the order in which the device tries it."""
-    there = {entry.precision for entry in bundle.manifest.artifacts}
-    check_precision(precision)
-    if precision != "auto" and precision not in there:
-        listed = ", ".join(entry.id for entry in bundle.manifest.artifacts)
-        raise BundleError(f"{bundle.path}: holds nothing in {precision}, but {listed}")
-    found: list[Candidate] = []
-    reasons = []
-    for name in profile.runtimes if profile is not None else known():
-        kind = backend(name)
-        if not kind.is_engine:
-            continue
-        try:
-            kind.check_here()
-            entry = artifact_for(bundle, kind, precision, profile.precisions(name) if profile else ())
-        except (Unavailable, BundleError) as error:
-            reasons.append(f"{name}: {error}")
-            continue
-        found += [Candidate(kind, entry), *in_lower_arithmetic(bundle, kind, precision)]
-    if not found:
-        raise Unavailable(f"no runtime here can run {bundle.path} ({'; '.join(reasons)})")
-    return tuple(sorted(found, key=lambda candidate: not candidate.runtime.builds_from))
-
-
-def in_lower_arithmetic(bundle: Bundle, kind: type[Runtime], precision: str) -> list[Candidate]:
-    """Float artifacts whose accuracy held in arithmetic below float32 that this machine has."""
-    if len(kind.computes()) == 1:
-        return []
-    entries = {entry.id: entry for entry in bundle.manifest.artifacts if entry.format in kind.formats}
-    return [
-        Candidate(kind, entries[row.id], row.compute)
-        for row in bundle.manifest.fidelity
-        if row.compute != "f32" and row.compute in kind.computes() and row.runtime == kind.name
-        if row.id in entries and precision in ("auto", entries[row.id].precision)
-    ]
-
-
-def options_for(
-    candidate: Candidate, threads: int | None, profile: devices.DeviceProfile | None
-) -> RuntimeOptions:
-    """How a candidate is opened here."""
-    device, compute = "auto", candidate.compute
-    if profile is not None and profile.openvino_device and candidate.runtime.name == "openvino":
-        device = profile.openvino_device.lower()
-        # an NPU has nothing else, and a GPU is given fp16 for the speed of it
-        if device == "npu" or (device == "gpu" and candidate.entry.precision != "fp32"):
-            compute = "f16"
-    return RuntimeOptions(threads=threads, device=device, compute=compute)  # type: ignore[arg-type]
 
 
 def _measure(
@@ -283,7 +235,7 @@ def _measure(
                     dense=dense,
                 )
                 opened.callback(model.close)
-                call = _call(model, bundle, dense=dense)
+                call = usual_call(model, bundle, dense=dense)
                 call()
             except (InputError, Unavailable) as error:
                 log.warning("%s cannot be used: %s", candidate, first_line(error))
@@ -298,54 +250,28 @@ def _measure(
         return refused | {name: round(ms, 4) for name, ms in times.items()}
 
 
-def _call(model: Runtime, bundle: Bundle, *, dense: bool) -> Callable[[], object]:
-    """What is timed of a model: one batch, or all windows of a small picture in whichever form it has."""
-    info, spec = bundle.manifest.inputs[0], bundle.manifest.spec
-    rng = np.random.default_rng(0)
-    if dense and spec.window is not None:
-        starts = tuple(range(0, WINDOWS_A_SIDE * spec.window.stride, spec.window.stride))
-        size_hw = (spec.size_hw[0] + starts[-1], spec.size_hw[1] + starts[-1])
-        frame = rng.integers(0, 256, (*size_hw, 3), np.uint8)
-        return partial(Inference(model, spec).score_windows, frame, [Level(size_hw, (1, 1), starts, starts)])
-    shape = [size if isinstance(size, int) else spec.batch_range[1] for size in info.shape]
-    return partial(model.run, {info.name: rng.integers(0, 256, shape, np.uint8)})
+def usual_call(
+    model: Runtime, bundle: Bundle, *, dense: bool, windows_a_side: int = WINDOWS_A_SIDE
+) -> Callable[[], object]:
+    """What is timed of a model: one batch, or all windows of a small picture in whichever form it has.
+
+    Args:
+        model: Loaded from the bundle.
+        bundle: The bundle.
+        dense: Of windows, take such a picture.
+        windows_a_side: Rows and columns of them.
+    """
+    spec = bundle.manifest.spec
+    if not dense or spec.window is None:
+        return partial(model.run, usual_feeds(bundle, spec.batch_range[1]))
+    starts = tuple(range(0, windows_a_side * spec.window.stride, spec.window.stride))
+    size_hw = (spec.size_hw[0] + starts[-1], spec.size_hw[1] + starts[-1])
+    frame = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    return partial(Inference(model, spec).score_windows, frame, [Level(size_hw, (1, 1), starts, starts)])
 
 
-def _remembered(
-    bundle: Bundle,
-    candidates: Sequence[Candidate],
-    threads: int | None,
-    profile: devices.DeviceProfile | None,
-    *,
-    dense: bool,
-) -> Path:
-    """Where the times are kept: under a name made of all that they depend on."""
-    cpu = find_cpu()
-    parts = [cpu.model, str(cpu.usable_cores), str(threads), str(dense)]
-    for candidate in candidates:
-        parts += [
-            str(candidate),
-            options_for(candidate, threads, profile).device,
-            candidate.runtime.version(),
-            *(bundle.file(path).sha256 for path in candidate.entry.paths),
-        ]
-    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return cache_dir() / "choices" / f"{name}.json"
-
-
-def _recall(path: Path, candidates: Sequence[Candidate]) -> dict[str, float | None] | None:
-    """The times that are kept; None where there are none, or not of these candidates."""
-    try:
-        tried = msgspec.json.decode(path.read_bytes(), type=dict[str, float | None])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    of_these = set(tried) == {str(candidate) for candidate in candidates} and any(tried.values())
-    return tried if of_these and all(ms is None or ms > 0 for ms in tried.values()) else None
-
-
-def _remember(path: Path, times: dict[str, float | None]) -> None:
-    try:
-        make_private(path.parent)
-        replace_file(path, msgspec.json.encode(times))
-    except OSError as error:
-        log.info("%s: cannot be written (%s), so the next start measures again", path.parent, error.strerror)
+def usual_feeds(bundle: Bundle, batch: int) -> Feeds:
+    """Noise for the input of a bundle's models; the batch is for those that leave it open."""
+    info = bundle.manifest.inputs[0]
+    shape = [size if isinstance(size, int) else batch for size in info.shape]
+    return {info.name: np.random.default_rng(0).integers(0, 256, shape, np.uint8)}

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edgecnn.auto import open_model
 from edgecnn.bundle import Bundle
+from edgecnn.choices import Objective
 from edgecnn.errors import InputError
 from edgecnn.inference import Inference
 from edgecnn.loading import open_bundle
@@ -129,6 +130,7 @@ class Predictor(Inference):
             "runtime": self.runtime.name,
             "precision": self.runtime.artifact.precision,
             "threads": self.runtime.options.threads,
+            "mode": self.runtime.options.mode,
             "dense": self.is_dense,
         }
         return _reopen, (
@@ -187,6 +189,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    mode: Objective = "latency",
     on_stale: OnStale = "serve",
     threshold: float | None = None,
     min_size: int | None = None,
@@ -202,7 +205,8 @@ def load(
         runtime: As `edgecnn.open_model`.
         device: As `edgecnn.open_model`.
         precision: As `edgecnn.open_model`.
-        threads: Threads of one inference; None uses the processors this process may use.
+        threads: As `edgecnn.open_model`.
+        mode: As `edgecnn.open_model`.
         on_stale: As `edgecnn.open_model`.
         threshold: Instead of the bundle's threshold and class thresholds.
         min_size: Instead of the bundle's smallest window, in source pixels (window detection).
@@ -228,6 +232,7 @@ def load(
         device=device,
         precision=precision,
         threads=threads,
+        mode=mode,
         on_stale=on_stale,
     )
     loaded = open_form(dense=dense)

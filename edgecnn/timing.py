@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["SpeedComparison", "compare_speed", "interleaved_ms"]
+from edgecnn.progress import OnWork, silent_work
+
+__all__ = [
+    "Race",
+    "SpeedComparison",
+    "Turn",
+    "compare_speed",
+    "interleaved_ms",
+    "race",
+    "seconds_each",
+]
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
+Turn = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,101 @@ def interleaved_ms(
     """
     times = _rounds_ms(calls, seconds, min_rounds, warmup, clock)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+@dataclass(frozen=True)
+class Race:
+    """What came of a `race`.
+
+    Attributes:
+        leader: The fastest.
+        leader_ms: Its median.
+        ratios: Of each, the median over its rounds of its time over that of the leader.
+        left: Those that were not dropped.
+    """
+
+    leader: str
+    leader_ms: float
+    ratios: dict[str, float]
+    left: tuple[str, ...]
+
+
+def race(
+    turns: Mapping[str, Turn],
+    *,
+    drop: float,
+    seconds: float = 0.0,
+    min_rounds: int = 4,
+    on_work: OnWork = silent_work,
+    clock: Clock = time.perf_counter,
+) -> Race:
+    """Find the fastest of several: measured in turns, those that are clearly slower only at first.
+
+    Args:
+        turns: By name; each does its work and tells the time that it took, in ms.
+        drop: How many times the leader's time, in the median over the rounds, is clearly slower.
+        seconds: Go on for at least this long while there is more than one.
+        min_rounds: And for at least this many rounds, in which nothing is dropped.
+        on_work: Told the seconds that went by.
+        clock: Gives seconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    left, begin, rounds = list(turns), clock(), 0
+    while rounds < min_rounds or (len(left) > 1 and clock() - begin < seconds):
+        on_work(f"timing {len(left)} of them", round(clock() - begin), round(seconds))
+        first = rounds % len(left)
+        for name in left[first:] + left[:first]:
+            times[name].append(turns[name]())
+        rounds += 1
+        if rounds >= min_rounds:
+            leader = min(left, key=lambda name: statistics.median(times[name]))
+            left = [name for name in left if _ratio(times[name], times[leader]) <= drop]
+    return Race(
+        leader=leader,
+        leader_ms=statistics.median(times[leader]),
+        ratios={name: _ratio(values, times[leader]) for name, values in times.items()},
+        left=tuple(left),
+    )
+
+
+def seconds_each(
+    submit: Callable[[], Future[Any]],
+    depth: int,
+    *,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+) -> float:
+    """Seconds for each of many pieces of work of which some are under way at all times.
+
+    Args:
+        submit: Starts one.
+        depth: How many are under way.
+        seconds: Measure for at least this long, and for at least twice as many as are under way.
+        clock: Gives seconds.
+    """
+    free = threading.Semaphore(depth)
+    futures = []
+
+    def start_next() -> None:
+        free.acquire()
+        futures.append(submit())
+        futures[-1].add_done_callback(lambda future: free.release())
+
+    for _ in range(depth):
+        start_next()
+    begin, done = clock(), 0
+    # those that began together end together: whole rounds of them
+    while done < 2 * depth or done % depth or clock() - begin < seconds:
+        start_next()
+        done += 1
+    took = clock() - begin
+    for future in futures:
+        future.result()
+    return took / done
+
+
+def _ratio(values: list[float], reference: list[float]) -> float:
+    return statistics.median(own / other for own, other in zip(values, reference))
 
 
 def _rounds_ms(

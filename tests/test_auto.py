@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import edgecnn
-from edgecnn import ModelSpec, auto, devices
+from edgecnn import ModelSpec, auto, candidates, devices
 from edgecnn.auto import choose, explain, open_model
 from edgecnn.bundle import Bundle
 from edgecnn.errors import BundleError, DeviceUnavailable, InputError, MissingDependency, Unavailable
@@ -70,7 +70,7 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.fixture
 def _on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU, whatever the machine has."""
-    monkeypatch.setattr(auto, "known", lambda: ["null", "openvino", "ort", "torch"])
+    monkeypatch.setattr(candidates, "known", lambda: ["null", "openvino", "ort", "torch"])
 
 
 def opened(bundle: Bundle, **options: Any) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def opened(bundle: Bundle, **options: Any) -> tuple[str, str]:
 
 
 def test_the_only_way_is_not_measured(bundle: Bundle, times: Times, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "known", lambda: ["null", "ort", "torch"])
+    monkeypatch.setattr(candidates, "known", lambda: ["null", "ort", "torch"])
     assert opened(bundle) == ("ort", "the only way to run it here")
     assert times.asked == []
 
@@ -95,7 +95,7 @@ def test_runtime_that_is_not_installed_is_no_way(
     def missing() -> str:
         raise MissingDependency("openvino could not be imported; try: pip install 'edgecnn[openvino]'")
 
-    monkeypatch.setattr(auto, "known", lambda: ["openvino", "ort"])
+    monkeypatch.setattr(candidates, "known", lambda: ["openvino", "ort"])
     monkeypatch.setattr(openvino.Backend, "version", staticmethod(missing))
     assert opened(bundle) == ("ort", "the only way to run it here")
     assert times.asked == []
@@ -103,7 +103,7 @@ def test_runtime_that_is_not_installed_is_no_way(
 
 def test_no_way_says_why_of_each(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     without_gpu()
-    monkeypatch.setattr(auto, "known", lambda: ["null", "tensorrt", "torch"])
+    monkeypatch.setattr(candidates, "known", lambda: ["null", "tensorrt", "torch"])
     with pytest.raises(Unavailable, match=rf"^no runtime here can run {bundle.path} \(tensorrt: .*\)$") as e:
         open_model(bundle)
     assert "null" not in str(e.value)
@@ -201,7 +201,7 @@ def test_cache_that_cannot_be_written_is_no_error(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path / "file" / "cache"))
-    caplog.set_level(logging.INFO, "edgecnn.auto")
+    caplog.set_level(logging.INFO, "edgecnn")
     times.ms = {ORT: 1.0}
     assert opened(bundle)[0] == opened(bundle)[0] == "ort"
     assert len(times.asked) == 2
@@ -259,7 +259,7 @@ def test_measured_for_real(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     monkeypatch.delenv("EDGECNN_RUNTIME")
     monkeypatch.setattr(auto, "SECONDS_A_CANDIDATE", 0.02)
-    monkeypatch.setattr(auto, "known", lambda: ["openvino", "ort"])
+    monkeypatch.setattr(candidates, "known", lambda: ["openvino", "ort"])
     name, why = opened(bundle, threads=1)
     assert re.match(rf"the fastest measured here \(onnx-fp32 on {name} \d+\.\d\d ms, ", why)
     assert opened(bundle, threads=1) == (name, why)
@@ -282,7 +282,7 @@ def test_explaining_measures_nothing(bundle: Bundle, times: Times, cache: Path) 
 
 
 def test_what_cannot_run_here_is_explained_in_a_line(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "known", lambda: ["null"])
+    monkeypatch.setattr(candidates, "known", lambda: ["null"])
     assert explain(bundle) == f"no runtime here can run {bundle.path} ()"
 
 

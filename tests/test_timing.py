@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
 
-from edgecnn.timing import SpeedComparison, compare_speed, interleaved_ms
+from edgecnn.timing import SpeedComparison, compare_speed, interleaved_ms, race, seconds_each
 
 
 class Machine:
@@ -87,3 +91,72 @@ def test_a_machine_that_turns_slow_does_not_turn_the_result() -> None:
     assert found.reference_ms == pytest.approx(1.0)
     assert found.ratio == pytest.approx(0.95)
     assert found.faster
+
+
+# races
+
+
+def turns(machine: Machine, **ms: float) -> dict[str, Callable[[], float]]:
+    """Turns that take these ms of the machine's clock."""
+
+    def turn(call: Callable[[], None]) -> float:
+        start = machine.now
+        call()
+        return (machine.now - start) * 1e3
+
+    return {name: partial(turn, machine.call(name, value)) for name, value in ms.items()}
+
+
+def test_race_drops_what_is_clearly_slower_and_goes_on_with_the_others() -> None:
+    machine = Machine()
+    found = race(turns(machine, a=10, b=10.4, c=20), drop=1.05, seconds=0.5, clock=machine.clock)
+    assert (found.leader, found.left) == ("a", ("a", "b"))
+    assert found.leader_ms == pytest.approx(10)
+    assert found.ratios == pytest.approx({"a": 1, "b": 1.04, "c": 2})
+    assert machine.made.count("c") == 4
+    assert machine.made.count("a") == machine.made.count("b") > 15
+
+
+def test_race_of_which_one_is_left_is_over() -> None:
+    machine = Machine()
+    assert race(turns(machine, a=10, b=20), drop=1.05, seconds=60, clock=machine.clock).left == ("a",)
+    assert len(machine.made) == 8
+
+
+def test_machine_that_slows_down_does_not_change_the_ratios() -> None:
+    machine = Machine(lambda made: 1 + made / 10)
+    found = race(turns(machine, a=10, b=15), drop=2.0, min_rounds=20, clock=machine.clock)
+    assert found.leader == "a"
+    assert found.ratios["b"] == pytest.approx(1.5, rel=0.1)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_so_many_are_under_way_at_all_times(depth: int) -> None:
+    """Each waits until as many have begun: with one less they would wait for ever."""
+    together = threading.Barrier(depth)
+    with ThreadPoolExecutor(8) as pool:
+        each = seconds_each(lambda: pool.submit(together.wait, 30), depth, seconds=0.0)
+    assert 0 < each < 30
+
+
+def test_time_of_each_of_those_under_way() -> None:
+    """They take 10 ms one after the other and end at once."""
+    machine = Machine()
+    call = machine.call("a", 10.0)
+
+    def submit() -> Future[Any]:
+        future: Future[Any] = Future()
+        call()
+        future.set_result(None)
+        return future
+
+    assert seconds_each(submit, 2, seconds=0.055, clock=machine.clock) == pytest.approx(0.01)
+    assert len(machine.made) == 2 + 6
+
+
+def test_failure_under_way_is_told() -> None:
+    def fail() -> None:
+        raise ValueError("broken")
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="broken"):
+        seconds_each(lambda: pool.submit(fail), 2, seconds=0.0)

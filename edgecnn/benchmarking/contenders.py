@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edgecnn.auto import Candidate, in_lower_arithmetic, intel_target, options_for
 from edgecnn.benchmarking.results import LeftOut
 from edgecnn.bundle import Bundle
-from edgecnn.devices.system import memory_mb
+from edgecnn.candidates import Candidate, in_lower_arithmetic, intel_target, options_for
+from edgecnn.devices.system import has_room
 from edgecnn.engine_cache import fits_here
 from edgecnn.engines import OnStale
 from edgecnn.errors import EdgeCnnError, InputError, Unavailable, first_line
@@ -24,8 +24,6 @@ from edgecnn.runtimes import RuntimeOptions, backend, known
 
 __all__ = ["Contender", "find_candidates", "open_contenders"]
 
-# of the machine's memory, which has to stay free for the next one to be opened beside the others
-FREE_SHARE = 0.1
 NOT_YET = FirstResult(reason="interrupted before that")
 
 
@@ -122,7 +120,7 @@ def open_contenders(
         on_work(f"opening {candidate}", number, len(todo))
         try:
             candidate.runtime.check_here()
-            each = _opened(bundle, candidate, threads, opened, room=not ready or _has_room())
+            each = _opened(bundle, candidate, threads, opened, room=not ready or has_room())
             each.predictor(frame)
         except EdgeCnnError as error:
             errors.append((candidate, error))
@@ -162,8 +160,3 @@ def _opened(
     model = open_artifact(bundle, entry, kind, options, on_stale=on_stale, dense=True)
     opened.callback(model.close)
     return Contender(candidate, Predictor(bundle, model, bundle.manifest.spec))
-
-
-def _has_room() -> bool:
-    total, free = memory_mb()
-    return total is None or free is None or free > FREE_SHARE * total

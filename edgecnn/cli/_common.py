@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +16,7 @@ import click
 from edgecnn.cli._line import StatusLine, note, progress_text, status_line
 
 __all__ = [
+    "check_outputs",
     "echo",
     "figure",
     "human_bytes",
@@ -114,6 +116,21 @@ def print_json(value: Any) -> None:
     from edgecnn.stream.outputs import json_text
 
     echo(json_text(value, indent=2))
+
+
+def check_outputs(*paths: str | None) -> None:
+    """See, before anything takes long, that each result can be written; ``-`` is standard output.
+
+    Raises:
+        click.UsageError: Two are the same file, or one cannot be written.
+    """
+    files = [Path(path).resolve() for path in paths if path not in (None, "-")]
+    if len(set(files)) < len(files) or paths.count("-") > 1:
+        raise click.UsageError("two outputs name the same file")
+    for file in files:
+        # a device would be replaced by a file
+        if not file.parent.is_dir() or (file.exists() and not file.is_file()):
+            raise click.UsageError(f"{file} cannot be written: its folder is missing, or it is no file")
 
 
 def echo(text: str) -> None:

@@ -63,13 +63,7 @@ def command(
     from edgecnn.benchmarking import Interrupted, benchmark, compare_with, read_benchmark
 
     outputs = {"json": json_path, "markdown": markdown_path, "html": html_path}
-    files = [Path(path).resolve() for path in outputs.values() if path not in (None, "-")]
-    if len(set(files)) < len(files) or list(outputs.values()).count("-") > 1:
-        raise click.UsageError("two outputs name the same file")
-    for file in files:
-        # a device would be replaced by a file
-        if not file.parent.is_dir() or (file.exists() and not file.is_file()):
-            raise click.UsageError(f"{file} cannot be written: its folder is missing, or it is no file")
+    _common.check_outputs(*outputs.values())
     before = read_benchmark(baseline) if baseline else None
     try:
         with _common.progress_bar(f"timing {bundle}") as bar:

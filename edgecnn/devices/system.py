@@ -10,10 +10,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Cpu", "board_name", "find_cpu", "memory_mb", "read_text", "tool_output"]
+__all__ = ["Cpu", "board_name", "find_cpu", "has_room", "memory_mb", "read_text", "tool_output"]
 
 TOOL_FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin", "usr/local/bin")
 TOOL_SECONDS = 2.0
+# of the machine's memory, which has to stay free
+FREE_SHARE = 0.1
 
 # what makes INT8 and bfloat16 fast: as Linux names them, x86 and Arm
 INSTRUCTIONS = (
@@ -104,6 +106,12 @@ def memory_mb(root: Path = Path("/")) -> tuple[int | None, int | None]:
         free = max(min(free, cap - int(used) // 2**20), 0)
         total = min(total, cap)
     return total, free
+
+
+def has_room(root: Path = Path("/")) -> bool:
+    """Whether memory is left for another model beside those that are open."""
+    total, free = memory_mb(root)
+    return total is None or free is None or free > FREE_SHARE * total
 
 
 def read_text(path: Path) -> str | None:

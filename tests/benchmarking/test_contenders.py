@@ -75,7 +75,7 @@ def test_lower_arithmetic_that_kept_its_accuracy_is_a_row(
 def test_what_does_not_fit_beside_the_others_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contenders, "memory_mb", lambda: (8000, 100))
+    monkeypatch.setattr(contenders, "has_room", lambda: False)
     bundle = write_artifacts(
         tmp_path / "a.edge", SPEC, [entry("onnx-fp32", "onnx"), entry("onnx-fp16", "onnx", "fp16")]
     )

@@ -10,7 +10,7 @@ import pytest
 
 from edgecnn.devices import best_profile, this_device
 from edgecnn.devices.detection import Detected, NvidiaGpu
-from edgecnn.devices.system import find_cpu, memory_mb
+from edgecnn.devices.system import find_cpu, has_room, memory_mb
 from tests.devices.machines import INTEL_CPUINFO, MEMINFO, RASPBERRY_CPUINFO, orin_nano, put, tool
 
 
@@ -113,6 +113,9 @@ def test_memory_within_the_limit_of_a_container(tmp_path: Path) -> None:
     put(tmp_path, "sys/fs/cgroup/memory.max", f"{2**30}\n")
     put(tmp_path, "sys/fs/cgroup/memory.current", f"{2**20 * 100}\n")
     assert memory_mb(tmp_path) == (1024, 924)
+    assert has_room(tmp_path)
+    put(tmp_path, "sys/fs/cgroup/memory.current", f"{2**20 * 1000}\n")
+    assert not has_room(tmp_path)
     put(tmp_path, "sys/fs/cgroup/memory.max", "max\n")
     assert memory_mb(tmp_path) == (7619, 5814)
 
