@@ -54,6 +54,7 @@ def measure_first_result(
         "runtime": runtime,
         "threads": options.threads,
         "device": options.device,
+        "mode": options.mode,
         "compute": options.compute,
         "frame": frame.tobytes(),
         "size_hw": list(frame.shape[:2]),
@@ -80,6 +81,7 @@ def first_result(
     runtime: str,
     threads: int | None,
     device: str,
+    mode: Any,
     compute: Any,
     frame: bytes,
     size_hw: list[int],
@@ -92,7 +94,7 @@ def first_result(
     """
     opened = Bundle(bundle)
     entry = next(entry for entry in opened.manifest.artifacts if entry.id == artifact)
-    options = RuntimeOptions(threads=threads, device=device, compute=compute)
+    options = RuntimeOptions(threads=threads, device=device, mode=mode, compute=compute)
     model = open_artifact(opened, entry, backend(runtime), options, on_stale="wait", dense=True)
     Predictor(opened, model, opened.manifest.spec)(np.frombuffer(frame, np.uint8).reshape(*size_hw, 3))
     took_ms = (time.monotonic() - started_s) * 1e3

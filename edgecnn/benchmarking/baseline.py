@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,10 @@ from typing import Any, Literal
 import msgspec
 
 from edgecnn.benchmarking.figures import Interval, ratio_interval
-from edgecnn.benchmarking.results import Benchmark
+from edgecnn.benchmarking.results import Benchmark, Machine, Timed
 from edgecnn.errors import InputError, first_line
 
-__all__ = ["OTHERS_MOST", "RowVerdict", "Verdict", "compare_with", "read_benchmark"]
+__all__ = ["OTHERS_MOST", "RowVerdict", "Verdict", "check_comparable", "compare_with", "read_benchmark"]
 
 # two runs of the same program on the same machine differ by so much: memory is laid out otherwise each time
 MARGIN = 0.05
@@ -87,7 +88,7 @@ def compare_with(now: Benchmark, then: Benchmark) -> Verdict:
         InputError: They are of other machines, frames or threads, have no row in common, or one of them was
             disturbed by other programs.
     """
-    check_comparable(now, then)
+    check_comparable(now.machine, now.timed, {row.name: row.threads for row in now.rows}, then)
     drift = ratio_interval(now.machine.yardstick_ms, then.machine.yardstick_ms)
     old = {row.name: row for row in then.rows}
     rows = []
@@ -98,28 +99,33 @@ def compare_with(now: Benchmark, then: Benchmark) -> Verdict:
     return Verdict(then.created, drift, tuple(rows))
 
 
-def check_comparable(now: Benchmark, then: Benchmark) -> None:
-    """See that two benchmarks are of the same thing.
+def check_comparable(machine: Machine, timed: Timed, threads: Mapping[str, int], then: Benchmark) -> None:
+    """See that an older benchmark is of the same thing.
+
+    Args:
+        machine: Where it is measured now.
+        timed: What is timed now.
+        threads: Names of the rows, each with its threads.
+        then: The older one.
 
     Raises:
         InputError: Says what differs.
     """
     for part in ("cpu", "cores", "gpu", "governor", "power_mode"):
-        _same(f"the machine's {part}", getattr(now.machine, part), getattr(then.machine, part))
+        _same(f"the machine's {part}", getattr(machine, part), getattr(then.machine, part))
     for part in ("task", "source", "sizes_wh"):
-        _same(f"what was timed, {part},", getattr(now.timed, part), getattr(then.timed, part))
-    for when, machine in (("this run", now.machine), ("the baseline", then.machine)):
-        if machine.others_share is not None and machine.others_share > OTHERS_MOST:
+        _same(f"what was timed, {part},", getattr(timed, part), getattr(then.timed, part))
+    for when, each in (("this run", machine), ("the baseline", then.machine)):
+        if each.others_share is not None and each.others_share > OTHERS_MOST:
             raise InputError(
-                f"the baseline cannot be compared: other programs took {machine.others_share:.0%} of the "
+                f"the baseline cannot be compared: other programs took {each.others_share:.0%} of the "
                 f"processors during {when}; measure it again when they are done"
             )
-    old = {row.name: row for row in then.rows}
-    common = [(row, old[row.name]) for row in now.rows if row.name in old]
+    common = [row for row in then.rows if row.name in threads]
     if not common:
-        raise InputError(f"the baseline has none of {', '.join(row.name for row in now.rows)}")
-    for row, before in common:
-        _same(f"threads of {row.name}", row.threads, before.threads)
+        raise InputError(f"the baseline has none of {', '.join(threads)}")
+    for row in common:
+        _same(f"threads of {row.name}", threads[row.name], row.threads)
 
 
 def _same(what: str, now: object, then: object) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecnn.benchmarking.results import LeftOut
+from edgecnn.benchmarking.results import LeftOut, Mode, row_name
 from edgecnn.bundle import Bundle
 from edgecnn.candidates import Candidate, in_lower_arithmetic, intel_target, options_for
 from edgecnn.devices.system import has_room
@@ -21,10 +24,28 @@ from edgecnn.loading import artifact_for, check_precision, is_for, open_artifact
 from edgecnn.predictor import Predictor
 from edgecnn.progress import OnWork
 from edgecnn.runtimes import RuntimeOptions, backend, known
+from edgecnn.timing import seconds_each
 
-__all__ = ["Contender", "find_candidates", "open_contenders"]
+__all__ = ["Clock", "Contender", "Turn", "find_candidates", "open_contenders"]
 
+Clock = Callable[[], int]
+
+# for which frames are kept under way in a turn at least
+TURN_S = 0.02
 NOT_YET = FirstResult(reason="interrupted before that")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn took.
+
+    Attributes:
+        frame_ms: Time for a frame.
+        calls: Latency of each frame in ms, and the parts of it.
+    """
+
+    frame_ms: float
+    calls: Sequence[tuple[float, dict[str, float]]]
 
 
 @dataclass(eq=False)
@@ -34,22 +55,26 @@ class Contender:
     Attributes:
         candidate: The artifact and its engine.
         predictor: The bundle, opened so.
-        warm_ms: Latencies before those that count.
+        mode: As of a `Row`.
+        callers: Threads that keep frames under way side by side; None takes one after the other.
+        warm_ms: Times for a frame before those that count.
         settled: They had become stable.
-        latencies_ms: One for each round.
+        frame_ms: Time for a frame, one for each round.
+        latencies_ms: Of all calls.
         stages_ms: The same by the parts of a call.
-        energy_mj: Of one call.
+        energy_mj: Of one frame.
         first_result: Of a fresh process.
     """
 
     candidate: Candidate
     predictor: Predictor
+    mode: Mode = "latency"
+    callers: ThreadPoolExecutor | None = None
     warm_ms: list[float] = field(default_factory=list)
     settled: bool = False
+    frame_ms: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
-    stages_ms: dict[str, list[float]] = field(
-        default_factory=lambda: {"geometry": [], "infer": [], "decode": []}
-    )
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
     energy_mj: float | None = None
     first_result: FirstResult = NOT_YET
 
@@ -57,6 +82,46 @@ class Contender:
     def options(self) -> RuntimeOptions:
         """How the engine was opened."""
         return self.predictor.runtime.options
+
+    @property
+    def streams(self) -> int:
+        """Frames that are under way at once."""
+        return self.predictor.runtime.parallel if self.mode == "throughput" else 1
+
+    @property
+    def threads(self) -> int:
+        """Of one inference, as the engine tells."""
+        return int(self.predictor.runtime.facts.get("threads", self.options.thread_count))
+
+    @property
+    def name(self) -> str:
+        """That of its row."""
+        each = self.candidate
+        return row_name(each.entry.id, each.runtime.name, each.compute, self.mode, self.streams)
+
+    def turn(self, frame: npt.NDArray[np.uint8], clock: Clock = time.perf_counter_ns) -> Turn:
+        """Look at a frame, once or by all callers for a while."""
+        calls: list[tuple[float, dict[str, float]]] = []
+
+        def call() -> None:
+            start = clock()
+            result = self.predictor(frame)
+            calls.append(((clock() - start) / 1e6, result.timing_ms))
+
+        if self.callers is None:
+            call()
+            return Turn(calls[0][0], calls)
+        submit = partial(self.callers.submit, call)
+        each_s = seconds_each(submit, self.streams, seconds=TURN_S, clock=lambda: clock() / 1e9)
+        return Turn(each_s * 1e3, calls)
+
+    def count(self, turn: Turn) -> None:
+        """Keep what a turn took."""
+        self.frame_ms.append(turn.frame_ms)
+        for latency_ms, parts in turn.calls:
+            self.latencies_ms.append(latency_ms)
+            for stage, ms in parts.items():
+                self.stages_ms.setdefault(stage, []).append(ms)
 
 
 def find_candidates(bundle: Bundle, runtime: str, precision: str) -> list[Candidate]:
@@ -96,6 +161,7 @@ def open_contenders(
     candidates: Iterable[Candidate],
     frame: npt.NDArray[np.uint8],
     threads: int | None,
+    modes: Sequence[Mode],
     opened: ExitStack,
     on_work: OnWork,
 ) -> tuple[list[Contender], list[LeftOut]]:
@@ -106,6 +172,7 @@ def open_contenders(
         candidates: What to open; arithmetic below float32 is added where it kept its accuracy.
         frame: uint8 (H, W, 3) BGR.
         threads: Threads of one inference.
+        modes: What each is opened for.
         opened: Closes them.
         on_work: Told which one is opened.
 
@@ -120,12 +187,13 @@ def open_contenders(
         on_work(f"opening {candidate}", number, len(todo))
         try:
             candidate.runtime.check_here()
-            each = _opened(bundle, candidate, threads, opened, room=not ready or has_room())
-            each.predictor(frame)
+            for mode in modes:
+                each = _opened(bundle, candidate, threads, mode, opened, room=not ready or has_room())
+                each.predictor(frame)
+                ready.append(each)
         except EdgeCnnError as error:
             errors.append((candidate, error))
             continue
-        ready.append(each)
         if candidate.compute == "f32":  # known only now that the engine is there
             todo += _lower(bundle, candidate)
     if not ready:
@@ -147,7 +215,13 @@ def _lower(bundle: Bundle, candidate: Candidate) -> list[Candidate]:
 
 
 def _opened(
-    bundle: Bundle, candidate: Candidate, threads: int | None, opened: ExitStack, *, room: bool
+    bundle: Bundle,
+    candidate: Candidate,
+    threads: int | None,
+    mode: Mode,
+    opened: ExitStack,
+    *,
+    room: bool,
 ) -> Contender:
     entry, kind = candidate.entry, candidate.runtime
     if entry.format == "tensorrt" and (reason := fits_here(entry.requires)):
@@ -156,7 +230,10 @@ def _opened(
         raise Unavailable("no memory is left beside the others; name it alone with --runtime")
     # an engine of the bundle is timed as it is, and not another one that is built in its place
     on_stale: OnStale = "error" if entry.format in kind.formats else "wait"
-    options = options_for(candidate, threads, intel_target(bundle))
+    options = options_for(candidate, threads, intel_target(bundle), mode=mode)
     model = open_artifact(bundle, entry, kind, options, on_stale=on_stale, dense=True)
     opened.callback(model.close)
-    return Contender(candidate, Predictor(bundle, model, bundle.manifest.spec))
+    made = Contender(candidate, Predictor(bundle, model, bundle.manifest.spec), mode)
+    if mode == "throughput":
+        made.callers = opened.enter_context(ThreadPoolExecutor(made.streams))
+    return made

@@ -27,11 +27,10 @@ class Interval:
 
 
 def percentiles(latencies_ms: Sequence[float]) -> dict[str, float]:
-    """The figures of a `Row` by name."""
+    """The latencies of a `Row` by name."""
     values = np.asarray(latencies_ms)
     named = {f"p{share}_ms": float(np.percentile(values, share)) for share in (50, 90, 95, 99)}
-    mean = float(values.mean())
-    return {name: round(value, 4) for name, value in {**named, "mean_ms": mean, "fps": 1e3 / mean}.items()}
+    return {name: round(value, 4) for name, value in {**named, "mean_ms": float(values.mean())}.items()}
 
 
 def histogram(latencies_ms: Sequence[float]) -> Histogram:
@@ -46,7 +45,9 @@ def histogram(latencies_ms: Sequence[float]) -> Histogram:
 
 
 def block_medians(latencies_ms: Sequence[float]) -> tuple[float, ...]:
-    """Medians of at most `BLOCKS` consecutive parts."""
+    """Medians of at most `BLOCKS` consecutive parts; none of nothing."""
+    if not latencies_ms:
+        return ()
     parts = np.array_split(np.asarray(latencies_ms), min(BLOCKS, len(latencies_ms)))
     return tuple(round(float(np.median(part)), 4) for part in parts)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecnn.benchmarking.contenders import Contender, find_candidates, open_contenders
-from edgecnn.benchmarking.results import Benchmark
-from edgecnn.benchmarking.summary import Rounds, draw, summarize
+from edgecnn.benchmarking.baseline import check_comparable
+from edgecnn.benchmarking.contenders import Clock, Contender, find_candidates, open_contenders
+from edgecnn.benchmarking.results import Benchmark, Mode
+from edgecnn.benchmarking.summary import Rounds, describe, draw, summarize
 from edgecnn.bundle import Bundle
 from edgecnn.devices.energy import EnergyMeter, find_meter
 from edgecnn.devices.state import Others, machine_state
@@ -25,7 +26,6 @@ from edgecnn.progress import OnWork, silent_work
 
 __all__ = ["Interrupted", "benchmark", "take_turns", "warm_up"]
 
-Clock = Callable[[], int]
 Frames = Sequence[npt.NDArray[np.uint8]]
 
 WARM_WINDOW = 5
@@ -37,6 +37,11 @@ PATIENCE = 3
 ROUNDS_MAX = 5000
 ENERGY_SECONDS = 2.0
 YARDSTICK = 1 << 15
+MODES: dict[str, tuple[Mode, ...]] = {
+    "latency": ("latency",),
+    "throughput": ("throughput",),
+    "both": ("latency", "throughput"),
+}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -58,7 +63,9 @@ def benchmark(
     source: str | os.PathLike[str] | None = None,
     precision: str = "auto",
     threads: int | None = None,
+    mode: str = "latency",
     seconds: float = 5.0,
+    baseline: Benchmark | None = None,
     on_work: OnWork = silent_work,
 ) -> Benchmark:
     """Time every artifact of a bundle on every engine that runs it here, from frame to result.
@@ -73,26 +80,36 @@ def benchmark(
         source: A video, an image, a folder of images or a camera's number; None makes up frames of 640×480.
         precision: ``fp32``, ``fp16`` or ``int8``; ``auto`` is all that the bundle holds.
         threads: Threads of one inference; None uses the processors this process may use.
+        mode: ``latency`` of one frame after the other, ``throughput`` with as many under way as the engine
+            runs side by side, or ``both``, a row for each.
         seconds: Measure each of them for so long.
+        baseline: Refuse to measure what could not be compared with this.
         on_work: Told what goes on.
 
     Raises:
         BundleError: The bundle is missing, altered or unsafe, or a runtime takes nothing of it.
-        InputError: An argument cannot be used.
+        InputError: An argument cannot be used, a frame is too small, or the baseline is of something else.
         MediaError: The source holds no frame.
         Unavailable: No runtime on this machine can run it.
         Interrupted: Ctrl-C; it has what was measured until then.
     """
     if not seconds > 0:
         raise InputError(f"seconds must be above 0, not {seconds!r}")
+    if mode not in MODES:
+        raise InputError(f"mode is {', '.join(MODES)}, not {mode!r}")
     opened = open_bundle(bundle)
     candidates = find_candidates(opened, runtime, precision)
-    drawn = draw(source)
+    drawn = draw(source, opened.manifest.spec)
     frames = drawn.frames
     before, rounds = machine_state(), Rounds()
     meter, no_meter = find_meter()
     with ExitStack() as models:
-        contenders, left_out = open_contenders(opened, candidates, frames[0], threads, models, on_work)
+        contenders, left_out = open_contenders(
+            opened, candidates, frames[0], threads, MODES[mode], models, on_work
+        )
+        if baseline is not None:
+            machine, timed = describe(opened, contenders, drawn, before, rounds)
+            check_comparable(machine, timed, {each.name: each.threads for each in contenders}, baseline)
         summary = partial(
             summarize,
             opened,
@@ -138,9 +155,7 @@ def warm_up(
         on_work(f"warming up {each.candidate}", number, len(contenders))
         begin = clock()
         while not each.settled and clock() - begin < seconds * 1e9:
-            start = clock()
-            each.predictor(frames[len(each.warm_ms) % len(frames)])
-            each.warm_ms.append((clock() - start) / 1e6)
+            each.warm_ms.append(each.turn(frames[len(each.warm_ms) % len(frames)], clock).frame_ms)
             each.settled = _is_stable(each.warm_ms, window)
 
 
@@ -155,7 +170,7 @@ def take_turns(
     """Time all of them in rounds, on the same frame in a round; each round begins with the next.
 
     Args:
-        contenders: Filled with a latency for each round.
+        contenders: Filled with what each round took.
         frames: Seen one after the other.
         seconds: All together, longer where that is less than 20 rounds.
         rounds: Filled with what else was seen of the machine.
@@ -173,11 +188,7 @@ def take_turns(
             first = done % len(contenders)
             frame = frames[done % len(frames)]
             for each in (*contenders[first:], *contenders[:first]):
-                start = clock()
-                result = each.predictor(frame)
-                each.latencies_ms.append((clock() - start) / 1e6)
-                for stage, values in each.stages_ms.items():
-                    values.append(result.timing_ms[stage])
+                each.count(each.turn(frame, clock))
             start = clock()
             np.sort(fixed)
             rounds.yardstick_ms.append((clock() - start) / 1e6)
@@ -201,15 +212,15 @@ def _measure_energy(
     """Run each by itself: meters are too slow for single calls."""
     for number, each in enumerate(contenders):
         on_work("energy", number, len(contenders))
-        calls, begin, total = 0, time.monotonic(), None
+        turns, seen, begin, total = 0, 0, time.monotonic(), None
         meter.start()
         try:
-            while not calls or time.monotonic() - begin < ENERGY_SECONDS:
-                each.predictor(frames[calls % len(frames)])
-                calls += 1
+            while not seen or time.monotonic() - begin < ENERGY_SECONDS:
+                seen += len(each.turn(frames[turns % len(frames)]).calls)
+                turns += 1
         finally:
             total = meter.stop()
-        each.energy_mj = None if total is None else round(total / calls, 3)
+        each.energy_mj = None if total is None else round(total / seen, 3)
 
 
 def _measure_first_results(

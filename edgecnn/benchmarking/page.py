@@ -38,7 +38,8 @@ def render_html(found: Benchmark, verdict: Verdict | None = None) -> str:
     title = escape(found.timed.bundle)
     best = escape(headline(found))
     about = escape(f"{found.machine.cpu} · {found.machine.system} · {found.created}")
-    up = f"{escape(found.metric)} up, the area is" if is_accuracy_shown(found.rows) else "up and as an area"
+    of_one_mode = [row for row in found.rows if row.mode == found.rows[0].mode]
+    up = f"{escape(found.metric)} up, the area is" if is_accuracy_shown(of_one_mode) else "up and as an area"
     page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -77,14 +78,14 @@ def render_html(found: Benchmark, verdict: Verdict | None = None) -> str:
   <figure>
     <p class="legend"><span><i class="key dot"></i>no other is better in everything</span>
       <span><i class="key beaten"></i>another is</span></p>
-    {pareto_chart(found.rows, found.metric)}
+    {pareto_chart(of_one_mode, found.metric)}
     <figcaption>Median latency across, {up} the size of the files.
       Numbers are those of the table.</figcaption>
   </figure>
 </section>
 <section>
   <h2>Parts and costs</h2>
-  <p class="lead">Medians of each part in ms; suppression of overlapping boxes is a part of decode.
+  <p class="lead">Medians of each part in ms.
     First result and memory are those of a fresh process.</p>
   {_html_table(cost_table(found), "Parts and costs")}
 </section>

@@ -7,11 +7,23 @@ what was not measured; the reason is beside it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edgecnn.devices.state import MachineState
 
-__all__ = ["Benchmark", "Histogram", "LeftOut", "Machine", "Row", "Stages", "Timed"]
+__all__ = ["STAGES", "Benchmark", "Histogram", "LeftOut", "Machine", "Mode", "Row", "Timed", "row_name"]
+
+Mode = Literal["latency", "throughput"]
+
+# parts of a call: reading a frame, which is not in the latency; frame to input; the engine; outputs to
+# results; suppression of overlapping boxes
+STAGES = ("read", "geometry", "infer", "decode", "nms")
+
+
+def row_name(artifact: str, runtime: str, compute: str, mode: Mode, streams: int) -> str:
+    """A row in words: arithmetic is named where it is lower than float32, streams for throughput."""
+    name = f"{artifact} on {runtime}" + ("" if compute == "f32" else f" in {compute}")
+    return f"{name}, {streams} stream{'s' * (streams > 1)}" if mode == "throughput" else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,25 +91,6 @@ class Timed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
-    """Median ms of each part of a call; they need not add up to the median of the whole.
-
-    Attributes:
-        read: Reading or decoding a frame, which is not in the row's latency; None for made-up frames.
-        geometry: Frame to the model's input.
-        infer: The engine.
-        decode: Outputs to results, suppression of overlapping boxes included.
-        nms: None: it is a part of decode.
-    """
-
-    read: float | None
-    geometry: float
-    infer: float
-    decode: float
-    nms: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Histogram:
     """Counts of calls: bin ``i`` starts at ``start_ms + i * width_ms``; the last has all that took longer."""
 
@@ -114,14 +107,17 @@ class Row:
         id, runtime, precision: The artifact, and what ran it.
         compute: Arithmetic of its float layers.
         dense: All windows of a frame are scored at once.
+        mode: ``latency``: one frame after the other; ``throughput``: ``streams`` frames at a time, each in a
+            thread of its own, on an engine that was opened for that.
         threads: Threads of one inference.
-        streams, batch: Frames that are under way at once, and in one call: 1.
+        streams, batch: Frames that are under way at once, and in one call.
         n: Calls that were timed.
-        p50_ms, p90_ms, p95_ms, p99_ms, mean_ms: Latency of a call.
-        fps: Frames a second, one after the other: 1000 / mean_ms.
-        ratio, ratio_low, ratio_high: Median over the rounds of this row's latency over that of the best row
-            in the same round, and its interval of 95 %.
-        blocks_ms: Medians of consecutive parts of the calls; how they differ is the noise of the machine.
+        p50_ms, p90_ms, p95_ms, p99_ms, mean_ms: Latency of a call, beside those that are under way with it.
+        fps: Frames a second; where they come one after the other 1000 / mean_ms.
+        ratio, ratio_low, ratio_high: Median over the rounds of this row's time for a frame over that of the
+            best row of its mode in the same round, and its interval of 95 %.
+        blocks_ms: Time for a frame, medians of consecutive rounds; how they differ is the noise of the
+            machine.
         histogram: All calls.
         warm_calls: Calls before that were not counted.
         settled: The latency was stable when counting began.
@@ -132,7 +128,8 @@ class Row:
         energy_mj: Energy of one call, of all that ``Benchmark.energy`` names.
         size_bytes: The files it is loaded from.
         metric: Accuracy from the bundle, of the kind that `Benchmark.metric` names.
-        stages_ms: The parts.
+        stages_ms: Median of each part of a call by `STAGES`, None where a model has no such part; they need
+            not add up to the median of the whole.
     """
 
     id: str
@@ -140,6 +137,7 @@ class Row:
     precision: str
     compute: str
     dense: bool
+    mode: Mode = "latency"
     threads: int
     streams: int = 1
     batch: int = 1
@@ -163,12 +161,12 @@ class Row:
     energy_mj: float | None = None
     size_bytes: int
     metric: float | None
-    stages_ms: Stages
+    stages_ms: dict[str, float | None]
 
     @property
     def name(self) -> str:
-        """The artifact, the engine, and the arithmetic where that is lower than float32."""
-        return f"{self.id} on {self.runtime}" + ("" if self.compute == "f32" else f" in {self.compute}")
+        """See `row_name`."""
+        return row_name(self.id, self.runtime, self.compute, self.mode, self.streams)
 
 
 @dataclass(frozen=True)
@@ -188,8 +186,9 @@ class Benchmark:
         created: When, in UTC.
         machine: Where.
         timed: What.
-        rows: One for each artifact on each engine, the fastest first.
-        best: Name of the row with the least median.
+        rows: One for each artifact on each engine and mode: those of latency before those of throughput, of
+            each the fastest first.
+        best: Name of the first row.
         metric: What the rows' accuracy is: ``top1``, ``ap50``, or ``agreement`` with the float model.
         energy: What the energy is of; else why there is none.
         left_out: What could not be run here.

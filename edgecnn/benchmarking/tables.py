@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgecnn.benchmarking.baseline import OTHERS_MOST, Verdict
 from edgecnn.benchmarking.results import Benchmark, Row
 
@@ -11,18 +13,9 @@ DASH = "-"
 
 
 def headline(found: Benchmark) -> str:
-    """The best row in a line."""
-    best = found.rows[0]
-    text = f"{best.name}: {_ms(best.p50_ms)} ms a frame, {best.fps:.1f} fps"
-    if len(found.rows) > 1:
-        second = found.rows[1]
-        sure = second.ratio_low > 1
-        text += (
-            f", {second.ratio:.2f} times as fast as {second.name}"
-            if sure
-            else f"; {second.name} is as fast within the noise"
-        )
-    return text
+    """The best row of each mode in a line."""
+    modes = dict.fromkeys(row.mode for row in found.rows)
+    return ". ".join(_best_of([row for row in found.rows if row.mode == mode]) for mode in modes)
 
 
 def latency_table(found: Benchmark) -> list[list[str]]:
@@ -37,8 +30,9 @@ def latency_table(found: Benchmark) -> list[list[str]]:
 
 def cost_table(found: Benchmark) -> list[list[str]]:
     """Parts of a call in ms and what a row costs, the header first; columns without a figure are left out."""
-    header = ["", "read", "geometry", "infer", "decode", "first ms", "RSS MB", "mJ", "size MB"]
-    rows = [[row.name, *_costs(row)] for row in found.rows]
+    stages = list(dict.fromkeys(stage for row in found.rows for stage in row.stages_ms))
+    header = ["", *stages, "first ms", "RSS MB", "mJ", "size MB"]
+    rows = [[row.name, *_costs(row, stages)] for row in found.rows]
     shown = [i for i in range(len(header)) if i == 0 or any(row[i] != DASH for row in rows)]
     return [[cells[i] for i in shown] for cells in (header, *rows)]
 
@@ -48,10 +42,11 @@ def facts(found: Benchmark) -> list[str]:
     machine, timed = found.machine, found.timed
     sizes = ", ".join(f"{width}×{height}" for width, height in timed.sizes_wh)
     count = "1 frame" if timed.frames == 1 else f"{timed.frames} frames"
-    rounds, threads = found.rows[0].n, found.rows[0].threads
+    calls = min(row.n for row in found.rows)
+    threads = " or ".join(dict.fromkeys(str(row.threads) for row in found.rows))
     lines = [
         f"timed: {timed.what}",
-        f"frames: {timed.source}, {count} of {sizes}; {rounds} rounds in turns, {threads} threads",
+        f"frames: {timed.source}, {count} of {sizes}; {calls} calls in turns, {threads} threads",
         f"machine: {machine.cpu}, {machine.cores} cores, {_state(found)}",
         "versions: " + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
     ]
@@ -87,11 +82,22 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     return [*lines, f"the machine itself: {verdict.machine.value:.2f} times, by a fixed computation"]
 
 
-def _costs(row: Row) -> list[str]:
-    stages = row.stages_ms
-    cells = [
-        DASH if ms is None else _ms(ms) for ms in (stages.read, stages.geometry, stages.infer, stages.decode)
-    ]
+def _best_of(rows: Sequence[Row]) -> str:
+    best = rows[0]
+    text = f"{best.name}: {best.fps:.1f} fps"
+    if best.mode == "latency":
+        text = f"{best.name}: {_ms(best.p50_ms)} ms a frame, {best.fps:.1f} fps"
+    if len(rows) == 1:
+        return text
+    second = rows[1]
+    if second.ratio_low > 1:
+        return f"{text}, {second.ratio:.2f} times as fast as {second.name}"
+    return f"{text}; {second.name} is as fast within the noise"
+
+
+def _costs(row: Row, stages: Sequence[str]) -> list[str]:
+    times = [row.stages_ms.get(stage) for stage in stages]
+    cells = [DASH if ms is None else _ms(ms) for ms in times]
     others = ((row.first_result_ms, ".0f"), (row.rss_mb, ".0f"), (row.energy_mj, ".3g"))
     cells += [DASH if value is None else format(value, form) for value, form in others]
     return [*cells, f"{row.size_bytes / 1e6:.2f}"]

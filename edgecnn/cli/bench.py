@@ -29,6 +29,13 @@ __all__ = ["command"]
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference.")
 @click.option(
+    "--mode",
+    type=click.Choice(["latency", "throughput", "both"]),
+    default="latency",
+    show_default=True,
+    help="One frame after the other, or as many at a time as the engine runs side by side.",
+)
+@click.option(
     "--seconds",
     type=click.FloatRange(0, 86400, min_open=True),
     default=5.0,
@@ -47,6 +54,7 @@ def command(
     source: str | None,
     precision: str,
     threads: int | None,
+    mode: str,
     seconds: float,
     baseline: Path | None,
     json_path: str | None,
@@ -56,7 +64,7 @@ def command(
     """Time BUNDLE from frame to result on every engine that runs it here, in turns.
 
     \b
-    edgecnn bench face
+    edgecnn bench face --mode both
     edgecnn bench net.edge --source clip.mp4 --json now.json --html now.html
     edgecnn bench net.edge --baseline before.json     # exits with 1 where it has become slower
     """
@@ -73,7 +81,9 @@ def command(
                 source=source,
                 precision=precision,
                 threads=threads,
+                mode=mode,
                 seconds=seconds,
+                baseline=before,
                 on_work=bar.show,
             )
     except Interrupted as interrupted:

@@ -80,12 +80,12 @@ class Search:
         drop = FAR
         while new:
             seen |= {str(setting): setting for setting in new}
-            races.append(race(self._turns([*left, *new]), drop=drop, on_work=self._on_work))
+            races.append(race(self.turns([*left, *new]), drop=drop, on_work=self._on_work))
             left = [seen[name] for name in races[-1].left]
             self._close_all_but(left)
             near = {str(each): each for setting in left for each in self._grid.neighbours(setting)}
             new, drop = [each for name, each in near.items() if name not in seen], APART
-        races.append(race(self._turns(left), drop=BEHIND, seconds=seconds, on_work=self._on_work))
+        races.append(race(self.turns(left), drop=BEHIND, seconds=seconds, on_work=self._on_work))
         times = _times_ms(races)
         return sorted(((seen[name], ms) for name, ms in times.items()), key=lambda pair: pair[1])
 
@@ -94,8 +94,12 @@ class Search:
         on_processor = device in ("auto", "cpu") and not candidate.runtime.builds_from
         return self._grid.starts(candidate, on_processor=on_processor)
 
-    def _turns(self, settings: Sequence[Setting]) -> dict[str, Turn]:
-        """A turn of each that runs here as it is meant."""
+    def turns(self, settings: Sequence[Setting]) -> dict[str, Turn]:
+        """Open settings: a turn of each that runs here as it is meant, which gives its ms for one input.
+
+        Raises:
+            EdgeCnnError: None of them runs here.
+        """
         turns = {}
         for number, setting in enumerate(settings):
             self._on_work(f"opening {setting}", number, len(settings))

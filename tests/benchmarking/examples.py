@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgecnn.benchmarking.figures import block_medians, histogram, percentiles
-from edgecnn.benchmarking.results import Benchmark, LeftOut, Machine, Row, Stages, Timed
+from edgecnn.benchmarking.results import Benchmark, LeftOut, Machine, Row, Timed
 from edgecnn.devices.state import MachineState
 
 
@@ -21,6 +21,7 @@ def row(name: str = "onnx-fp32", latencies_ms: tuple[float, ...] = (10.0,) * 40,
         threads=2,
         n=len(latencies_ms),
         **percentiles(latencies_ms),  # type: ignore[arg-type]
+        fps=1e3 * len(latencies_ms) / sum(latencies_ms),
         ratio=1.0,
         ratio_low=1.0,
         ratio_high=1.0,
@@ -32,7 +33,7 @@ def row(name: str = "onnx-fp32", latencies_ms: tuple[float, ...] = (10.0,) * 40,
         first_result_ms=340.0,
         size_bytes=260_000,
         metric=0.98,
-        stages_ms=Stages(read=None, geometry=1.0, infer=8.0, decode=1.0),
+        stages_ms={"read": None, "geometry": 1.0, "infer": 8.0, "decode": 1.0, "nms": None},
     )
     return replace(made, **changes)
 

@@ -28,7 +28,7 @@ def opened(bundle: Bundle, runtime: str = "ort") -> tuple[list[str], list[LeftOu
     """Names of what is ready, and what is left out."""
     with ExitStack() as stack:
         candidates = find_candidates(bundle, runtime, "auto")
-        ready, left_out = open_contenders(bundle, candidates, FRAME, 1, stack, silent_work)
+        ready, left_out = open_contenders(bundle, candidates, FRAME, 1, ("latency",), stack, silent_work)
         return [str(each.candidate) for each in ready], left_out
 
 

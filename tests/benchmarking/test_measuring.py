@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import edgecnn
-from edgecnn import ModelSpec
-from edgecnn.benchmarking import Interrupted, measuring
+from edgecnn import ModelSpec, WindowGeometry
+from edgecnn.benchmarking import Benchmark, Interrupted, measuring
 from edgecnn.benchmarking.contenders import Contender
 from edgecnn.benchmarking.measuring import take_turns, warm_up
 from edgecnn.benchmarking.summary import Rounds
 from edgecnn.devices.energy import EnergyMeter
 from edgecnn.errors import BundleError, InputError, Unavailable
 from edgecnn.first_result import FirstResult
+from edgecnn.predictor import Predictor
 from edgecnn.progress import silent_work
+from edgecnn.runtimes import RuntimeOptions
 from edgecnn.vision.opencv import cv2
 from tests.bundles import entry, write_artifacts, write_mean_color
 
@@ -50,6 +57,17 @@ class Clock:
             )
 
         return Contender(name, predict)  # type: ignore[arg-type]
+
+
+@dataclass
+class Predicting:
+    """A predictor on a runtime."""
+
+    predict: Callable[[object], SimpleNamespace]
+    runtime: SimpleNamespace
+
+    def __call__(self, frame: object) -> SimpleNamespace:
+        return self.predict(frame)
 
 
 def test_warm_up_ends_when_latencies_are_stable() -> None:
@@ -146,7 +164,8 @@ def test_every_artifact_on_every_engine(tmp_path: Path) -> None:
         bundle.file("model.onnx").bytes,
     )
     assert (found.timed.generated, found.timed.sizes_wh) == (True, ((640, 480),))
-    assert best.stages_ms.read is None
+    assert best.stages_ms["read"] is best.stages_ms["nms"] is None
+    assert all(best.stages_ms[stage] is not None for stage in ("geometry", "infer", "decode"))
     assert set(found.machine.versions) >= {"edgecnn", "python", "numpy", "opencv", best.runtime}
     assert not found.interrupted
 
@@ -159,7 +178,7 @@ def test_frames_of_a_folder(tmp_path: Path) -> None:
     found = edgecnn.benchmark(tmp_path / "a.edge", runtime="ort", source=tmp_path, seconds=0.01)
     assert (found.timed.frames, found.timed.sizes_wh) == (2, ((20, 10), (30, 10)))
     assert found.timed.generated is False
-    assert found.rows[0].stages_ms.read is not None
+    assert found.rows[0].stages_ms["read"] is not None
 
 
 @pytest.mark.usefixtures("quick")
@@ -170,9 +189,104 @@ def test_precision_and_runtime_choose_rows(tmp_path: Path) -> None:
     assert {(row.id, row.runtime) for row in found.rows} == {("onnx-int8", "ort"), ("onnx-int8", "openvino")}
 
 
+@pytest.mark.usefixtures("quick")
+def test_throughput_is_a_row_of_its_own(tmp_path: Path) -> None:
+    write_mean_color(tmp_path / "a.edge", SPEC)
+    found = edgecnn.benchmark(tmp_path / "a.edge", runtime="ort", mode="both", seconds=0.05)
+    one, many = found.rows
+    streams = RuntimeOptions(mode="throughput").stream_count
+    assert (one.mode, one.streams, one.batch, one.name) == ("latency", 1, 1, "onnx-fp32 on ort")
+    assert (many.mode, many.streams, many.batch, many.threads) == ("throughput", streams, 1, 1)
+    assert many.name == f"onnx-fp32 on ort, {streams} stream{'s' * (streams > 1)}"
+    assert (found.best, one.ratio, many.ratio) == (one.name, 1.0, 1.0)
+    assert many.n >= 3 * streams * len(many.blocks_ms)
+    assert many.fps > 0
+    assert "one frame after the other; as many frames at a time" in found.timed.what
+
+
+@pytest.mark.usefixtures("quick")
+def test_throughput_alone(tmp_path: Path) -> None:
+    write_mean_color(tmp_path / "a.edge", SPEC)
+    found = edgecnn.benchmark(tmp_path / "a.edge", runtime="ort", mode="throughput", threads=1, seconds=0.02)
+    assert [row.mode for row in found.rows] == ["throughput"]
+    assert "one after the other" not in found.timed.what
+
+
+def test_frames_under_way_are_counted_once() -> None:
+    """Four calls of 10 ms that wait for one another take 10 ms together: 2.5 ms a frame."""
+    together = threading.Barrier(4)
+
+    def predict(frame: object) -> SimpleNamespace:
+        together.wait(timeout=30)
+        time.sleep(0.01)
+        return SimpleNamespace(timing_ms={"infer": 10.0})
+
+    runtime = SimpleNamespace(parallel=4)
+    predictor = cast(Any, Predicting(predict, runtime))
+    with ThreadPoolExecutor(4) as callers:
+        each = Contender(cast(Any, "a"), predictor, "throughput", callers)
+        turn = each.turn(FRAMES[0])
+        each.count(turn)
+    assert len(turn.calls) % 4 == 0
+    assert all(ms >= 10 for ms, _ in turn.calls)
+    assert turn.frame_ms == pytest.approx(min(ms for ms, _ in turn.calls) / 4, rel=0.9)
+    assert (len(each.frame_ms), len(each.latencies_ms)) == (1, len(turn.calls))
+    assert each.stages_ms == {"infer": [10.0] * len(turn.calls)}
+
+
+@pytest.mark.usefixtures("quick")
+def test_parts_are_those_that_a_result_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_mean_color(tmp_path / "a.edge", SPEC)
+    parts = {"geometry": 1.0, "infer": 2.0, "nms": 0.5, "tracking": 4.0}
+    monkeypatch.setattr(Predictor, "__call__", lambda self, frame: SimpleNamespace(timing_ms=parts))
+    (row,) = edgecnn.benchmark(bundle, runtime="ort", seconds=0.01).rows
+    assert row.stages_ms == {**parts, "read": None, "decode": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda then: {"machine": replace(then.machine, cpu="486")}, "the machine's cpu was 486"),
+        (lambda then: {"timed": replace(then.timed, task="detection")}, "task, was detection"),
+        (lambda then: {"rows": (replace(then.rows[0], threads=99),)}, "threads of onnx-fp32 on ort was 99"),
+        (
+            lambda then: {"rows": (replace(then.rows[0], id="x"),)},
+            "the baseline has none of onnx-fp32 on ort",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("quick")
+def test_baseline_of_something_else_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Benchmark], dict[str, Any]], said: str
+) -> None:
+    write_mean_color(tmp_path / "a.edge", SPEC)
+    run = partial(edgecnn.benchmark, tmp_path / "a.edge", runtime="ort", seconds=0.01)
+    then = run()
+    then = replace(then, machine=replace(then.machine, others_share=None))
+    assert run(baseline=then).rows
+    monkeypatch.setattr(measuring, "warm_up", lambda *given: pytest.fail("was measured"))
+    with pytest.raises(InputError, match=said):
+        run(baseline=replace(then, **change(then)))
+
+
+@pytest.mark.parametrize(("source", "said"), [("folder", r"b\.png: "), (None, "frames that were made up: ")])
+def test_frame_that_no_window_fits_is_named(tmp_path: Path, source: str | None, said: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, size in (("a", 40), ("b", 20), ("c", 40)):
+        cv2.imwrite(str(folder / f"{name}.png"), np.zeros((size, size, 3), np.uint8))
+    side = 32 if source else 1000
+    window = WindowGeometry(stride=16)
+    spec = ModelSpec(task="window_detection", size_hw=(side, side), activation="none", window=window)
+    write_mean_color(tmp_path / "a.edge", spec)
+    with pytest.raises(InputError, match=f"{said}.*smaller than the smallest window"):
+        edgecnn.benchmark(tmp_path / "a.edge", runtime="ort", source=source and tmp_path / source)
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
+        ({"mode": "fast"}, InputError, "mode is latency, throughput, both, not 'fast'"),
         ({"runtime": "nope"}, InputError, "no runtime 'nope'"),
         ({"runtime": "torch"}, BundleError, "takes torch"),
         ({"precision": "fp16"}, InputError, "no runtime takes it in fp16"),

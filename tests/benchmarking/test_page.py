@@ -16,12 +16,15 @@ from tests.report.test_html import Page
 FAST = row("onnx-int8", (5.0,) * 30 + (6.0,) * 10, size_bytes=70_000, metric=0.97)
 SLOW = row("onnx-fp32", (10.0,) * 40, ratio=2.0, ratio_low=1.9, ratio_high=2.1)
 FAR = row("openvino-fp32", (500.0, 700.0) * 20, ratio=99.0, ratio_low=98.0)
+MANY = row("onnx-int8", (9.0,) * 40, mode="throughput", streams=2, threads=1, fps=222.2)
 BENCHES = {
     "one": bench(),
     "two": bench(FAST, SLOW),
     "far apart": bench(FAST, SLOW, FAR),
     "no accuracy": bench(row(metric=None)),
     "one call": bench(row(latencies_ms=(3.0,))),
+    "both modes": bench(FAST, SLOW, MANY),
+    "throughput": bench(MANY),
 }
 
 
@@ -84,6 +87,8 @@ def test_markdown_tables_are_even() -> None:
 
 def test_columns_without_a_figure_are_left_out() -> None:
     assert cost_table(bench())[0] == ["", "geometry", "infer", "decode", "first ms", "RSS MB", "size MB"]
+    suppressed = row(stages_ms={"read": None, "geometry": 1.0, "infer": 8.0, "decode": 1.0, "nms": 0.5})
+    assert cost_table(bench(row(), suppressed))[0][4] == "nms"
     assert "mJ" in cost_table(bench(row(), row(energy_mj=3.21)))[0]
     assert latency_table(bench(row(metric=None)))[1][-1] == "-"
 
@@ -94,6 +99,11 @@ def test_columns_without_a_figure_are_left_out() -> None:
         (
             (FAST, SLOW),
             "onnx-int8 on ort: 5.00 ms a frame, 190.5 fps, 2.00 times as fast as onnx-fp32 on ort",
+        ),
+        ((MANY,), "onnx-int8 on ort, 2 streams: 222.2 fps"),
+        (
+            (FAST, MANY),
+            "onnx-int8 on ort: 5.00 ms a frame, 190.5 fps. onnx-int8 on ort, 2 streams: 222.2 fps",
         ),
         ((FAST, row(ratio=1.01, ratio_low=0.98)), "onnx-fp32 on ort is as fast within the noise"),
     ],

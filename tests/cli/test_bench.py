@@ -43,11 +43,15 @@ def test_report_for_people(measured: dict[str, Any], capfd: pytest.CaptureFixtur
     assert out.startswith("onnx-fp32 on ort: 10.0 ms a frame, 100.0 fps\n")
     assert "frames: frames that were made up, 4 frames of 640×480" in out
     assert max(map(len, out.splitlines())) <= 120
-    asked = {key: measured[key] for key in ("bundle", "runtime", "threads", "seconds", "precision", "source")}
+    asked = {
+        key: measured[key]
+        for key in ("bundle", "runtime", "threads", "mode", "seconds", "precision", "source")
+    }
     assert asked == {
         "bundle": "net.edge",
         "runtime": "ort,openvino",
         "threads": 3,
+        "mode": "latency",
         "seconds": 2.0,
         "precision": "auto",
         "source": None,
@@ -91,14 +95,16 @@ def test_baseline_decides(
     assert json.loads(new.read_text())["verdict"]["rows"][0]["ratio"]["value"] == pytest.approx(factor)
 
 
-def test_baseline_of_another_machine_is_refused_and_the_figures_stay(
+def test_baseline_is_refused_for_what_disturbed_this_run_and_the_figures_stay(
     measured: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     old, new = tmp_path / "old.json", tmp_path / "new.json"
-    other = bench()
-    old.write_text(json_text(replace(other, machine=replace(other.machine, cpu="486")).to_json()))
+    then = bench()
+    old.write_text(json_text(then.to_json()))
+    measured["found"] = replace(then, machine=replace(then.machine, others_share=0.5))
     assert main(["bench", "net.edge", "--baseline", str(old), "--json", str(new)]) == 2
-    assert "the machine's cpu was 486, now Cortex-A76" in capfd.readouterr().err
+    assert measured["baseline"] == then
+    assert "other programs took 50% of the processors during this run" in capfd.readouterr().err
     assert json.loads(new.read_text())["best"] == "onnx-fp32 on ort"
 
 
@@ -122,6 +128,7 @@ def test_interrupt_writes_what_was_measured(
         ["--json", "/dev/null"],
         ["--seconds", "0"],
         ["--threads", "0"],
+        ["--mode", "fast"],
         ["--baseline", "none.json"],
     ],
 )
@@ -148,3 +155,12 @@ def test_whole_command_on_a_bundle(color_bundle: Path, tmp_path: Path) -> None:
     )
     (found,) = json.loads(out.read_text())["rows"]
     assert found["first_result_ms"] > 0
+
+
+def test_throughput_of_a_bundle(color_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", str(color_bundle), "--runtime", "ort", "--threads", "1", "--seconds", "0.05"]
+    assert main([*words, "--mode", "both", "--json", "-"]) == 0
+    one, many = json.loads(capfd.readouterr().out)["rows"]
+    assert (one["mode"], one["streams"]) == ("latency", 1)
+    assert (many["mode"], many["threads"], many["batch"]) == ("throughput", 1, 1)
+    assert many["first_result_ms"] > 0
