@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nms
 import still
+import tuning
 import windows
 from faces import data_folder
 from measure import machine
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", help="as of benchmarks/still.py")
     options = parser.parse_args(arguments)
     data = data_folder(options.data)
-    texts, misses = zip(nms.section(), windows.section(), still.section(data))
+    texts, misses = zip(nms.section(), windows.section(), still.section(data), tuning.section(data))
     written = "Written by `benchmarks/speed.py`; do not edit."
     options.out.write_text("\n".join([f"# Benchmarks\n\n{written} {machine()}\n", *texts]))
     print(f"wrote {options.out}")
