@@ -116,7 +116,7 @@ def options_for(
     mode: Literal["latency", "throughput"] = "latency",
     streams: int | None = None,
 ) -> RuntimeOptions:
-    """How a candidate is opened here; streams are for throughput alone."""
+    """How a candidate is opened here; streams are for throughput, and go with threads of the processor."""
     device, compute = "auto", candidate.compute
     if profile is not None and profile.openvino_device and candidate.runtime.name == "openvino":
         device = profile.openvino_device.lower()
@@ -127,6 +127,6 @@ def options_for(
         threads=threads,
         device=device,
         mode=mode,
-        streams=streams if mode == "throughput" else None,
+        streams=streams if mode == "throughput" and threads is not None else None,
         compute=compute,  # type: ignore[arg-type]
     )

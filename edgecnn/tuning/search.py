@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ class Search:
     """Opens settings side by side and times them in turns; closes what is behind.
 
     Attributes:
+        tried: Settings that were timed, by their words.
         refused: Settings that could not be run, and why.
     """
 
@@ -58,6 +59,7 @@ class Search:
             closing: Closes what is open in the end.
             on_work: Told what goes on.
         """
+        self.tried: dict[str, Setting] = {}
         self.refused: dict[str, EdgeCnnError] = {}
         self._bundle, self._profile, self._grid, self._on_work = bundle, profile, grid, on_work
         self._opened: dict[tuple[str, int | None, int], _Opened] = {}
@@ -74,20 +76,21 @@ class Search:
             EdgeCnnError: None of them runs here.
         """
         new = [setting for each in candidates for setting in self._starts(each)]
+        asked: set[str] = set()
         left: list[Setting] = []
-        seen: dict[str, Setting] = {}
         races: list[Race] = []
         drop = FAR
         while new:
-            seen |= {str(setting): setting for setting in new}
+            asked |= {str(setting) for setting in new}
             races.append(race(self.turns([*left, *new]), drop=drop, on_work=self._on_work))
-            left = [seen[name] for name in races[-1].left]
+            left = [self.tried[name] for name in races[-1].left]
             self._close_all_but(left)
             near = {str(each): each for setting in left for each in self._grid.neighbours(setting)}
-            new, drop = [each for name, each in near.items() if name not in seen], APART
-        races.append(race(self.turns(left), drop=BEHIND, seconds=seconds, on_work=self._on_work))
-        times = _times_ms(races)
-        return sorted(((seen[name], ms) for name, ms in times.items()), key=lambda pair: pair[1])
+            known, drop = asked | self.tried.keys(), APART
+            new = [each for name, each in near.items() if name not in known]
+        last = race(self.turns(left), drop=BEHIND, seconds=seconds, min_rounds=8, on_work=self._on_work)
+        times = _times_ms([*races, last])
+        return sorted(((self.tried[name], ms) for name, ms in times.items()), key=lambda pair: pair[1])
 
     def _starts(self, candidate: Candidate) -> list[Setting]:
         device = options_for(candidate, None, self._profile).device
@@ -100,27 +103,28 @@ class Search:
         Raises:
             EdgeCnnError: None of them runs here.
         """
-        turns = {}
+        turns: dict[str, Turn] = {}
         for number, setting in enumerate(settings):
             self._on_work(f"opening {setting}", number, len(settings))
             try:
-                turn = self._turn(setting)
+                found, turn = self._turn(setting)
             except EdgeCnnError as error:
                 self.refused[str(setting)] = error
                 continue
-            if turn is not None:
-                turns[str(setting)] = turn
+            if found == setting or str(found) not in self.tried:
+                self.tried[str(found)] = found
+                turns[str(found)] = turn
         if not turns:
             raise next(iter(self.refused.values()))
         return turns
 
-    def _turn(self, setting: Setting) -> Turn | None:
-        """Times it once; None where its engine makes another setting of it."""
+    def _turn(self, setting: Setting) -> tuple[Setting, Turn]:
+        """A turn, and what its engine makes of the setting: it may have fewer streams or threads."""
         opened, spec = self._open(setting), self._bundle.manifest.spec
         model = opened.model
-        threads = int(model.facts.get("threads", setting.threads or 0))
-        if model.parallel < setting.streams or threads < (setting.threads or 0):
-            return None
+        if setting.threads is not None:
+            threads = int(model.facts.get("threads", setting.threads))
+            setting = replace(setting, threads=threads, streams=min(model.parallel, setting.streams))
         if spec.window is not None:
             call = usual_call(model, self._bundle, dense=True, windows_a_side=WINDOWS_A_SIDE)
             submit: Submit = partial(opened.callers.submit, call)
@@ -130,8 +134,8 @@ class Search:
         call()
         inputs = 1 if spec.window is not None else setting.batch
         if self._grid.objective == "latency":
-            return lambda: _latency_ms(call) / inputs
-        return lambda: seconds_each(submit, model.parallel, seconds=TURN_S) * 1e3 / inputs
+            return setting, lambda: _latency_ms(call) / inputs
+        return setting, lambda: seconds_each(submit, model.parallel, seconds=TURN_S) * 1e3 / inputs
 
     def _open(self, setting: Setting) -> _Opened:
         key = (str(setting.candidate), setting.threads, setting.streams)

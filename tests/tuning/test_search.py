@@ -43,9 +43,9 @@ def known_times(monkeypatch: pytest.MonkeyPatch, ms: Callable[[Setting], float])
     """Let settings take known times; tells which were timed."""
     timed: list[str] = []
 
-    def turn(self: Search, setting: Setting) -> Callable[[], float]:
+    def turn(self: Search, setting: Setting) -> tuple[Setting, Callable[[], float]]:
         timed.append(str(setting))
-        return lambda: ms(setting)
+        return setting, lambda: ms(setting)
 
     monkeypatch.setattr(Search, "_turn", turn)
     return timed
@@ -131,13 +131,16 @@ def test_what_is_refused_says_why_and_the_others_are_timed(
         search("latency").fastest(CANDIDATES[1:], 0.01)
 
 
-def test_engine_that_has_fewer_streams_is_not_timed_for_more(
+def test_engine_that_has_fewer_streams_is_named_as_it_is(
     search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TURN_S", 0.001)
-    monkeypatch.setattr(ort.Backend, "parallel", property(lambda self: min(self.options.stream_count, 2)))
-    found = search("throughput").fastest(CANDIDATES, 0.01)
-    assert {each.streams for each, _ in found} <= {1, 2}
+    monkeypatch.setattr(ort.Backend, "parallel", property(lambda self: min(self.options.stream_count, 3)))
+    found = search("throughput", 8).fastest(CANDIDATES, 0.01)
+    names = [str(each) for each, _ in found]
+    assert "onnx-fp32 on ort, 3 streams of 1 thread" in names
+    assert {each.streams for each, _ in found} <= {1, 2, 3}
+    assert len(set(names)) == len(names)
 
 
 def test_models_are_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
