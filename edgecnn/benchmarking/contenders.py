@@ -55,7 +55,7 @@ class Contender:
     Attributes:
         candidate: The artifact and its engine.
         predictor: The bundle, opened so.
-        mode: As of a `Row`.
+        mode, streams: As of a `Row`.
         callers: Threads that keep frames under way side by side; None takes one after the other.
         warm_ms: Times for a frame before those that count.
         settled: They had become stable.
@@ -69,6 +69,7 @@ class Contender:
     candidate: Candidate
     predictor: Predictor
     mode: Mode = "latency"
+    streams: int = 1
     callers: ThreadPoolExecutor | None = None
     warm_ms: list[float] = field(default_factory=list)
     settled: bool = False
@@ -82,11 +83,6 @@ class Contender:
     def options(self) -> RuntimeOptions:
         """How the engine was opened."""
         return self.predictor.runtime.options
-
-    @property
-    def streams(self) -> int:
-        """Frames that are under way at once."""
-        return self.predictor.runtime.parallel if self.mode == "throughput" else 1
 
     @property
     def threads(self) -> int:
@@ -235,5 +231,6 @@ def _opened(
     opened.callback(model.close)
     made = Contender(candidate, Predictor(bundle, model, bundle.manifest.spec), mode)
     if mode == "throughput":
+        made.streams = model.parallel
         made.callers = opened.enter_context(ThreadPoolExecutor(made.streams))
     return made

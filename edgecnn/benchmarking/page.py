@@ -8,7 +8,7 @@ from html import escape
 from edgecnn.benchmarking.baseline import Verdict
 from edgecnn.benchmarking.charts import is_accuracy_shown, latency_chart, pareto_chart
 from edgecnn.benchmarking.results import Benchmark
-from edgecnn.benchmarking.tables import cost_table, facts, headline, latency_table, verdict_lines
+from edgecnn.benchmarking.tables import cost_table, facts, headlines, latency_table, verdict_lines
 from edgecnn.report import style
 
 __all__ = ["render_html", "render_markdown"]
@@ -21,7 +21,7 @@ def render_markdown(found: Benchmark, verdict: Verdict | None = None) -> str:
     against = [_bullets(verdict_lines(verdict))] if verdict else []
     parts = [
         f"# {found.timed.bundle} on {found.machine.cpu}",
-        f"{found.created}{', interrupted' if found.interrupted else ''}. **{headline(found)}**",
+        f"{found.created}{', interrupted' if found.interrupted else ''}. **{'. '.join(headlines(found))}**",
         *against,
         _markdown_table(latency_table(found)),
         _markdown_table(cost_table(found)),
@@ -36,7 +36,7 @@ def render_html(found: Benchmark, verdict: Verdict | None = None) -> str:
     The same benchmark gives the same text.
     """
     title = escape(found.timed.bundle)
-    best = escape(headline(found))
+    best = escape(". ".join(headlines(found)))
     about = escape(f"{found.machine.cpu} · {found.machine.system} · {found.created}")
     of_one_mode = [row for row in found.rows if row.mode == found.rows[0].mode]
     up = f"{escape(found.metric)} up, the area is" if is_accuracy_shown(of_one_mode) else "up and as an area"

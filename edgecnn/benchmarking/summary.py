@@ -34,11 +34,8 @@ MADE_UP = 4
 MADE_UP_HW = (480, 640)
 MADE_UP_FRAMES = "frames that were made up"
 FRAMES_MAX = 16
-WHAT = "geometry, engine and decode, without reading, of "
-HOW = {
-    "latency": "one frame after the other",
-    "throughput": "as many frames at a time as there are streams, latencies beside one another",
-}
+WHAT = "geometry, engine and decode, without reading"
+HOW = {"latency": "one frame after the other", "throughput": "as many frames at a time as streams"}
 
 
 @dataclass
@@ -109,7 +106,7 @@ def describe(
         generated=drawn.read_ms is None,
         frames=len(drawn.frames),
         sizes_wh=tuple(sorted({(frame.shape[1], frame.shape[0]) for frame in drawn.frames})),
-        what=WHAT + "; ".join(text for mode, text in HOW.items() if mode in modes),
+        what="; ".join([WHAT, *(text for mode, text in HOW.items() if mode in modes)]),
     )
     return _machine([each.candidate.runtime for each in contenders], before, rounds), timed
 

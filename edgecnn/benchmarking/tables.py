@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from edgecnn.benchmarking.baseline import OTHERS_MOST, Verdict
 from edgecnn.benchmarking.results import Benchmark, Row
 
-__all__ = ["cost_table", "facts", "headline", "latency_table", "verdict_lines"]
+__all__ = ["cost_table", "facts", "headlines", "latency_table", "verdict_lines"]
 
 DASH = "-"
 
 
-def headline(found: Benchmark) -> str:
+def headlines(found: Benchmark) -> list[str]:
     """The best row of each mode in a line."""
     modes = dict.fromkeys(row.mode for row in found.rows)
-    return ". ".join(_best_of([row for row in found.rows if row.mode == mode]) for mode in modes)
+    return [_best_of([row for row in found.rows if row.mode == mode]) for mode in modes]
 
 
 def latency_table(found: Benchmark) -> list[list[str]]:

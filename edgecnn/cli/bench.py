@@ -120,10 +120,10 @@ def _write(found: Benchmark, verdict: Verdict | None, outputs: dict[str, str | N
 
 
 def _report(found: Benchmark, verdict: Verdict | None, written: list[str]) -> str:
-    from edgecnn.benchmarking.tables import cost_table, facts, headline, latency_table, verdict_lines
+    from edgecnn.benchmarking.tables import cost_table, facts, headlines, latency_table, verdict_lines
 
-    lines = [headline(found), "", _common.table(latency_table(found)), "", _common.table(cost_table(found))]
-    lines += ["", *facts(found)]
+    lines = [*headlines(found), "", _common.table(latency_table(found)), ""]
+    lines += [_common.table(cost_table(found)), "", *facts(found)]
     if verdict:
         lines += [
             "",

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,17 +57,6 @@ class Clock:
             )
 
         return Contender(name, predict)  # type: ignore[arg-type]
-
-
-@dataclass
-class Predicting:
-    """A predictor on a runtime."""
-
-    predict: Callable[[object], SimpleNamespace]
-    runtime: SimpleNamespace
-
-    def __call__(self, frame: object) -> SimpleNamespace:
-        return self.predict(frame)
 
 
 def test_warm_up_ends_when_latencies_are_stable() -> None:
@@ -207,8 +196,11 @@ def test_throughput_is_a_row_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_throughput_alone(tmp_path: Path) -> None:
     write_mean_color(tmp_path / "a.edge", SPEC)
-    found = edgecnn.benchmark(tmp_path / "a.edge", runtime="ort", mode="throughput", threads=1, seconds=0.02)
-    assert [row.mode for row in found.rows] == ["throughput"]
+    found = edgecnn.benchmark(tmp_path / "a.edge", mode="throughput", threads=1, seconds=0.02)
+    assert {(row.runtime, row.mode) for row in found.rows} == {
+        ("ort", "throughput"),
+        ("openvino", "throughput"),
+    }
     assert "one after the other" not in found.timed.what
 
 
@@ -221,10 +213,8 @@ def test_frames_under_way_are_counted_once() -> None:
         time.sleep(0.01)
         return SimpleNamespace(timing_ms={"infer": 10.0})
 
-    runtime = SimpleNamespace(parallel=4)
-    predictor = cast(Any, Predicting(predict, runtime))
     with ThreadPoolExecutor(4) as callers:
-        each = Contender(cast(Any, "a"), predictor, "throughput", callers)
+        each = Contender(cast(Any, "a"), cast(Any, predict), "throughput", 4, callers)
         turn = each.turn(FRAMES[0])
         each.count(turn)
     assert len(turn.calls) % 4 == 0
