@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import adapter
 import budget
 import faces
 import int8
@@ -105,8 +104,6 @@ def stages_section() -> str:
 
 def document(data: Path) -> tuple[str, list[str]]:
     """The whole page, and the promises that its figures do not keep."""
-    print("measure: adapter", file=sys.stderr)
-    cost = adapter.measure(2000)
     print("measure: stages", file=sys.stderr)
     timing, start = stages_section(), stages.measure_start()
     print("measure: parity", file=sys.stderr)
@@ -115,8 +112,6 @@ def document(data: Path) -> tuple[str, list[str]]:
     print("measure: faces", file=sys.stderr)
     found, report = faces_section(data)
     missed = [*faces.missed(report), *small["missed"], *held["missed"]]
-    if cost["ratio"] > cost["limit"]:
-        missed.append("the runtime adds at most 5 % to its engine")
     text = f"""# Measurements
 
 Written by `make measure` (`benchmarks/measure.py`); do not edit. {machine()}
@@ -167,12 +162,6 @@ not as promises (`benchmarks/stages.py`).
 A fresh process takes {start["import_s"] * 1e3:.0f} ms to import edgecnn, {start["load_s"] * 1e3:.0f} ms to import numpy, OpenCV and
 ONNX Runtime and to check and load the face bundle, and {start["first_result_s"] * 1e3:.0f} ms to its first result on 640×480
 from 120 px.
-
-## What the runtime adds to its engine
-
-`Runtime.run` beside a bare `InferenceSession.run` of the same network, one thread, {cost["calls"]} calls of each in turn:
-medians {cost["runtime_p50_ms"]:.3f} ms and {cost["bare_p50_ms"]:.3f} ms, ratio **{cost["ratio"]:.3f}** (limit {cost["limit"]})
-(`benchmarks/adapter.py`).
 """
     return text, missed
 

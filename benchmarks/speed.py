@@ -11,8 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import adapter
 import nms
 import still
+import stream
 import tuning
 import windows
 from faces import data_folder
@@ -26,7 +28,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", help="as of benchmarks/still.py")
     options = parser.parse_args(arguments)
     data = data_folder(options.data)
-    texts, misses = zip(nms.section(), windows.section(), still.section(data), tuning.section(data))
+    parts = [
+        nms.section(),
+        windows.section(),
+        still.section(data),
+        stream.section(data),
+        tuning.section(data),
+        adapter.section(),
+    ]
+    texts, misses = zip(*parts)
     written = "Written by `benchmarks/speed.py`; do not edit."
     options.out.write_text("\n".join([f"# Benchmarks\n\n{written} {machine()}\n", *texts]))
     print(f"wrote {options.out}")
