@@ -44,10 +44,18 @@ class _FiniteRange(click.FloatRange):
 )
 @click.option(
     "--source",
-    metavar="PATH",
+    metavar="PATH|URL",
     multiple=True,
     callback=_common.once,
-    help="A video, an image or a folder of images.",
+    help="A video, an image, a folder of images, csi://0, or an rtsp:// or http:// URL.",
+)
+@click.option(
+    "--timeout",
+    type=_FiniteRange(0, 3600, min_open=True),
+    default=4.0,
+    show_default=True,
+    metavar="S",
+    help="A camera or URL that gives no frame for so long is opened anew.",
 )
 @click.option("--show", is_flag=True, help="Show a window; q ends.")
 @click.option(
@@ -93,6 +101,7 @@ def command(
     bundle: str,
     camera: int | None,
     source: str | None,
+    timeout: float,
     show: bool,
     save: tuple[str, ...],
     json_path: str | None,
@@ -112,6 +121,7 @@ def command(
     \b
     edgecnn run --camera 0 --show
     edgecnn run --source street.mp4 --save found.mp4 --json found.jsonl
+    edgecnn run --source rtsp://user:password@10.0.0.7/stream --json -
     edgecnn run net.edge --source photos/ --save annotated/
     """
     where = _where(bundle, camera, source)
@@ -126,7 +136,7 @@ def command(
     from edgecnn.stream import Interrupted, WindowSink, open_json, open_save, open_source, run_stream
 
     with (
-        open_source(where) as opened,
+        open_source(where, timeout_s=timeout) as opened,
         load(
             bundle,
             runtime=runtime,
@@ -253,6 +263,10 @@ def _sentence(summary: Summary, tally: _Tally, runtime: str) -> str:
     text += f" on {runtime}"
     if tally.detections is not None:
         text += f", {tally.detections} found"
+    if summary.dropped:
+        text += f", {summary.dropped} dropped"
+    if summary.reconnects:
+        text += f", {summary.reconnects} times reconnected"
     if summary.skipped:
         text += f", {summary.skipped} skipped"
     return text

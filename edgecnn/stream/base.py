@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecnn.results import Result
 
-__all__ = ["EndOfStream", "Frame", "Image", "Sink", "Source", "Summary"]
+__all__ = ["EndOfStream", "Frame", "Image", "Sink", "Source", "SourceEvent", "Summary"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,27 @@ class Frame:
     source: str
 
 
+@dataclass(frozen=True)
+class SourceEvent:
+    """A change of a live source.
+
+    Attributes:
+        source: Its name.
+        state: What it is from now on.
+        reason: Why it was lost; how long it was away, once it is back.
+        time: Seconds since 1970.
+    """
+
+    source: str
+    state: Literal["lost", "back"]
+    reason: str
+    time: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by the names above."""
+        return dict(vars(self))
+
+
 class Source(ABC):
     """An iterator of frames, and a context manager that releases what it holds.
 
@@ -55,6 +76,9 @@ class Source(ABC):
         root: The folder that the pictures lie under (a folder source), else None.
         paths: The files it reads, which no output may overwrite.
         skipped: Pictures that could not be read so far (a folder source).
+        dropped: Frames that came and were passed over for newer ones before anybody could have them.
+        reconnects: How often it was back after it had been lost.
+        on_event: Told when it is lost and when it is back, in the thread that reads.
     """
 
     name: str
@@ -65,8 +89,11 @@ class Source(ABC):
     root: Path | None = None
     paths: tuple[Path, ...] = ()
     skipped: int = 0
+    dropped: int = 0
+    reconnects: int = 0
 
     def __init__(self) -> None:
+        self.on_event: Callable[[SourceEvent], None] = lambda event: None
         self._frames = self._read()
         self._reading = threading.Lock()
         self._closed = False

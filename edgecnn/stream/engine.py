@@ -164,11 +164,11 @@ class _Run:
         p50, p95 = np.percentile(latencies, (50, 95)).round(3).tolist() if len(latencies) else (None, None)
         return Summary(
             frames=self._frames,
-            dropped=self._dropped,
+            dropped=self._dropped + self._source.dropped,
             fps=round(self._frames / seconds, 3) if seconds > 0 else 0.0,
             p50_ms=p50,
             p95_ms=p95,
-            reconnects=0,
+            reconnects=self._source.reconnects,
             seconds=round(seconds, 3),
             skipped=self._source.skipped + self._unfit,
         )

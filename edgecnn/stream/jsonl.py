@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TextIO
 
 from edgecnn.errors import InputError
 from edgecnn.results import Result
-from edgecnn.stream.base import Frame, Image, Summary
+from edgecnn.stream.base import Frame, Image, SourceEvent, Summary
 from edgecnn.stream.outputs import json_text, make_parent, write_failed
 
 __all__ = ["JsonlSink"]
@@ -22,7 +23,7 @@ class JsonlSink:
     Each line is handed to the operating system at once: it outlives a program that is killed, but
     the system writes it to the disk when it likes, so a loss of power may cost the latest lines. The
     last line is ``{"summary": {…}}``; where it is missing, the program was killed. Scores that are
-    not finite are null.
+    not finite are null. What happens to a live source comes in between, ``{"event": {…}}``.
     """
 
     def __init__(self, path: str) -> None:
@@ -36,7 +37,8 @@ class JsonlSink:
         """
         self._name = "standard output" if path == "-" else path
         self._file: TextIO = sys.stdout if path == "-" else _open(Path(path))
-        self._broken = False
+        self._broken = self._closed = False
+        self._writing = threading.Lock()
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
         """Write one line."""
@@ -50,8 +52,14 @@ class JsonlSink:
             }
         )
 
+    def note(self, event: SourceEvent) -> None:
+        """Write what happened to a live source; called in the thread that reads it."""
+        if not self._closed:
+            self._line({"event": event.to_json()})
+
     def close(self, summary: Summary) -> None:
         """Write the summary, unless a line before it could not be written."""
+        self._closed = True
         try:
             if not self._broken:
                 self._line({"summary": summary.to_json()})
@@ -63,8 +71,9 @@ class JsonlSink:
 
     def _line(self, value: dict[str, Any]) -> None:
         try:
-            self._file.write(json_text(value) + "\n")
-            self._file.flush()
+            with self._writing:
+                self._file.write(json_text(value) + "\n")
+                self._file.flush()
         except BrokenPipeError:
             self._broken = True
             raise

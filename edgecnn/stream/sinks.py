@@ -32,7 +32,9 @@ def open_json(path: str, source: Source) -> Sink:
         protect_source(Path(path), source, "--json")
         if Path(path).is_dir():
             raise InputError(f"--json {path}: is a folder; give a file")
-    return JsonlSink(path)
+    sink = JsonlSink(path)
+    source.on_event = sink.note
+    return sink
 
 
 def open_save(path: str, source: Source) -> Sink:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,54 +12,55 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError, MediaError
+from edgecnn.stream.address import parse_address
 from edgecnn.stream.base import Image, Source
-from edgecnn.stream.camera import CameraSource
 from edgecnn.stream.files import ArraySource, FolderSource, ImageSource, IterableSource, VideoSource
+from edgecnn.stream.live import TIMEOUT_S, LiveSource
 
 __all__ = ["Where", "open_source"]
 
 Where = Union[int, str, "os.PathLike[str]", npt.NDArray[Any], Iterable[Image]]
 
-SUPPORTED = "a camera number, a video file, an image, a folder of images"
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_DEVICE = re.compile(r"/dev/video(\d+)")
+TIMEOUT_S_MAX = 3600.0
+SUPPORTED = "a camera number, a URL, a video file, an image, a folder of images"
 
 
-def open_source(where: Where) -> Source:
+def open_source(where: Where, *, timeout_s: float = TIMEOUT_S) -> Source:
     """Open a source of frames.
 
     Args:
-        where: A camera's number (``0``, ``"0"``, ``"/dev/video0"``); the path of a video, an image or
-            a folder of images (searched through, sorted by path); an array (H, W, 3) or
-            (n, H, W, 3); or an iterable of frames. Arrays and frames are uint8 BGR.
+        where: A camera's number (``0``, ``"0"``, ``"/dev/video0"``); ``csi://0``, a sensor of a Jetson;
+            a URL (``rtsp://``, ``http://``, both with an s); the path of a video, an image or a folder of
+            images (searched through, sorted by path); an array (H, W, 3) or (n, H, W, 3); or an iterable of
+            frames. Arrays and frames are uint8 BGR.
+        timeout_s: Of cameras and URLs: how long they may take to answer, and to give the next frame, before
+            they are opened anew.
 
     Raises:
         InputError: Of none of these kinds.
         MediaError: The file or folder is missing or holds nothing that can be read.
-        DeviceUnavailable: The camera cannot be opened; says what to check.
+        DeviceUnavailable: The camera or URL cannot be opened; says what to check.
     """
+    if not 0 < timeout_s <= TIMEOUT_S_MAX:
+        raise InputError(f"timeout_s: {timeout_s:g} s; give more than 0 and at most {TIMEOUT_S_MAX:g}")
     if isinstance(where, (int, np.integer)) and not isinstance(where, bool):
-        return CameraSource(int(where))
+        if where < 0:
+            raise InputError(f"camera: the first one is number 0, there is no {where}")
+        return _open_name(str(int(where)), timeout_s)
     if isinstance(where, np.ndarray):
         return ArraySource(where)
     if isinstance(where, (str, os.PathLike)):
-        return _open_name(os.fspath(where))
+        return _open_name(os.fspath(where), timeout_s)
     if isinstance(where, Iterable):
         return IterableSource(where)
     raise InputError(f"source: a {type(where).__name__} holds no frames; give {SUPPORTED} or frames")
 
 
-def _open_name(name: str) -> Source:
+def _open_name(name: str, timeout_s: float) -> Source:
     if not name:
         raise InputError(f"source: empty; give {SUPPORTED}")
-    if scheme := _SCHEME.match(name):
-        # the rest of the URI is kept out of the message: it may hold a password
-        raise InputError(f"source: {scheme[1]}:// is not supported; give {SUPPORTED}")
-    if device := _DEVICE.fullmatch(name):
-        return CameraSource(int(device[1]))
-    if name.isascii() and name.isdigit():
-        return CameraSource(int(name))
-    return _open_path(Path(name))
+    address = parse_address(name)
+    return _open_path(Path(name)) if address is None else LiveSource(address, timeout_s)
 
 
 def _open_path(path: Path) -> Source:

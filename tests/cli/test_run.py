@@ -25,7 +25,7 @@ import numpy as np
 from edgecnn.cli.main import main
 from edgecnn.stream import sources
 from edgecnn.stream.files import IterableSource
-sources.CameraSource = lambda index: IterableSource(itertools.repeat(np.full((48, 64, 3), 90, np.uint8)))
+sources.LiveSource = lambda address, timeout_s: IterableSource(itertools.repeat(np.full((48, 64, 3), 90, np.uint8)))
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -131,7 +131,7 @@ def test_absent_camera_is_exit_3_and_one_line(capfd: pytest.CaptureFixture[str])
     assert main(["run", "--camera", "63"]) == 3
     captured = capfd.readouterr()
     [line] = captured.err.splitlines()
-    assert line.startswith("edgecnn: error: camera: /dev/video63 ")
+    assert line.startswith("edgecnn: error: camera:63: /dev/video63 ")
     assert "check" in line
     assert captured.out == ""
 

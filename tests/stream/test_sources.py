@@ -156,9 +156,9 @@ def test_iterable_of_something_else() -> None:
         next(source)
 
 
-@pytest.mark.parametrize("where", ["rtsp://user:secret@10.0.0.1/s", "http://x/y.mp4", "file:///a.png"])
+@pytest.mark.parametrize("where", ["ftp://user:secret@10.0.0.1/s", "file:///a.png"])
 def test_schemes_are_refused_without_repeating_a_password(where: str) -> None:
-    with pytest.raises(InputError, match="is not supported; give a camera number") as raised:
+    with pytest.raises(InputError, match=r"is not supported; give csi://, rtsp://") as raised:
         open_source(where)
     assert "secret" not in str(raised.value)
 
@@ -171,12 +171,16 @@ def test_what_is_no_source(where: Any) -> None:
 
 @pytest.mark.parametrize("where", [63, "63", "/dev/video63"])
 def test_absent_camera(where: int | str) -> None:
-    with pytest.raises(
-        DeviceUnavailable, match=r"/dev/video63 does not exist; check .* plugged in .*--device"
-    ):
+    with pytest.raises(DeviceUnavailable, match="camera:63: /dev/video63 does not exist; check"):
         open_source(where)
 
 
 def test_negative_camera() -> None:
-    with pytest.raises(InputError, match="first one is number 0"):
+    with pytest.raises(InputError, match="there is no -1"):
         open_source(-1)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan"), 1e9])
+def test_time_limit_that_is_none(timeout_s: float) -> None:
+    with pytest.raises(InputError, match="timeout_s: "):
+        open_source(0, timeout_s=timeout_s)

@@ -1,0 +1,251 @@
+"""What runs in a live source's own process: it reads, keeps the newest frame, and hands it over when asked.
+
+A driver or decoder may hang for ever or crash over what a camera sends. Here that ends a process which holds
+nothing else, and which the other side can kill. It ends by itself when nobody listens any more.
+
+Over standard input comes a line of JSON, then a byte for each frame that is wanted. Over standard output go
+messages: a `HEADER`, then as many bytes as it says.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn.errors import DeviceUnavailable, EdgeCnnError, first_line
+from edgecnn.stream.address import Address
+from edgecnn.stream.camera import open_camera
+from edgecnn.stream.mjpeg import open_mjpeg
+
+__all__ = ["HEADER", "Failed", "Opened", "Order", "Said"]
+
+# kind, bytes that follow, height, width, frames passed over since the last one, seconds of time.monotonic
+HEADER = struct.Struct("<cIIIId")
+FRAME, SAID = b"F", b"S"
+# a playlist shall not name files of this machine
+PROTOCOLS = "rtsp,rtsps,rtp,tcp,udp,tls,http,https,crypto"
+OPENCV_OPTIONS = {
+    # over UDP a lost packet is a spoilt picture
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS": f"rtsp_transport;tcp|protocol_whitelist;{PROTOCOLS}",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "GST_DEBUG": "0",
+}
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What to open.
+
+    Attributes:
+        address: The source.
+        pipeline: To try first, through GStreamer.
+        timeout_s: How long its network may take to answer.
+    """
+
+    address: Address
+    pipeline: str | None
+    timeout_s: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """Everything is loaded: from now on it is the source that takes its time."""
+
+
+class Opened(msgspec.Struct, frozen=True, tag=True):
+    """The source has given a picture.
+
+    Attributes:
+        fps: As it says; None where it says nothing plausible.
+        frames: How many it has; None of what has no end.
+    """
+
+    fps: float | None
+    frames: int | None
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The source cannot be opened, or gives no more frames; ``ended`` where that is its end."""
+
+    reason: str
+    ended: bool = False
+
+
+Said = Ready | Opened | Failed
+
+
+class Newest:
+    """Frames between the thread that reads and the one that hands over.
+
+    Of what has no end, only the newest one is kept.
+
+    Attributes:
+        reason: Why there are no more.
+    """
+
+    def __init__(self, *, every: bool) -> None:
+        self._every = every
+        self._changed = threading.Condition()
+        self._frame: tuple[npt.NDArray[np.uint8], float] | None = None
+        self._passed = 0
+        self._ended = False
+        self.reason = ""
+
+    def put(self, image: npt.NDArray[np.uint8]) -> None:
+        """Keep a frame; where none may be lost, once there is room for it."""
+        with self._changed:
+            if self._every:
+                self._changed.wait_for(lambda: self._frame is None)
+            elif self._frame is not None:
+                self._passed += 1
+            self._frame = image, time.monotonic()
+            self._changed.notify_all()
+
+    def end(self, reason: str) -> None:
+        """No more frames come."""
+        with self._changed:
+            self._ended, self.reason = True, reason
+            self._changed.notify_all()
+
+    def wait(self) -> bool:
+        """Wait for a frame; False when none comes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frame is not None or self._ended)
+            return self._frame is not None
+
+    def take(self) -> tuple[npt.NDArray[np.uint8], float, int] | None:
+        """Wait for a frame: itself, its time, and how many were passed over before it; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frame is not None or self._ended)
+            if self._frame is None:
+                return None
+            (image, came), self._frame = self._frame, None
+            passed, self._passed = self._passed, 0
+            self._changed.notify_all()
+            return image, came, passed
+
+
+def main() -> None:
+    """Open what the first line says, and answer."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they are for the program that reads; it ends this one
+    os.environ.update(OPENCV_OPTIONS)
+    # what libraries print must not land among the frames
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    orders = sys.stdin.buffer
+    order = msgspec.json.decode(orders.readline(), type=Order)
+    with suppress(BrokenPipeError):
+        _serve(order, orders, answers)
+    os._exit(0)  # a driver that hangs in another thread is not waited for
+
+
+def _serve(order: Order, orders: BinaryIO, answers: BinaryIO) -> None:
+    from edgecnn.vision.opencv import cv2
+    from edgecnn.vision.video import frame_rate
+
+    _say(answers, Ready())
+    try:
+        capture = _open(order)
+    except EdgeCnnError as error:
+        _say(answers, Failed(first_line(error)))
+        return
+    count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if order.address.kind == "url" else 0.0
+    frames = int(count) if 1 <= count < 2**31 else None
+    newest = Newest(every=frames is not None)
+    threading.Thread(target=_read, args=(capture, newest, order.timeout_s), daemon=True).start()
+    if not newest.wait():
+        _say(answers, Failed(f"it opens but gives no picture ({newest.reason})"))
+        return
+    _say(answers, Opened(frame_rate(capture), frames))
+    for _ in _wanted(orders):
+        taken = newest.take()
+        if taken is None:
+            _say(answers, Failed(newest.reason, ended=frames is not None))
+            return
+        image, came, passed = taken
+        height, width = image.shape[:2]
+        answers.write(HEADER.pack(FRAME, image.nbytes, height, width, passed, came))
+        _write(answers, np.ascontiguousarray(image).data.cast("B"))
+
+
+def _open(order: Order) -> Any:
+    from edgecnn.vision.opencv import cv2
+
+    address, ms = order.address, int(order.timeout_s * 1e3)
+    if address.kind == "camera":
+        return open_camera(int(address.where))
+    if order.pipeline is not None:
+        capture = cv2.VideoCapture(order.pipeline, cv2.CAP_GSTREAMER)
+        if capture.isOpened():
+            return capture
+    if address.kind == "csi":
+        raise DeviceUnavailable(
+            "CSI sensors are read through JetPack's own OpenCV, which has GStreamer; "
+            "check that it is the one in use and that the sensor is connected"
+        )
+    mjpeg = open_mjpeg(address.where, order.timeout_s) if address.where.startswith("http") else None
+    if mjpeg is not None:
+        return mjpeg
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        raise DeviceUnavailable("this OpenCV was built without FFmpeg, which reads URLs")
+    # the backend by name: without it the time limits are ignored
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, ms]
+    capture = cv2.VideoCapture(address.where, cv2.CAP_FFMPEG, limits)
+    if not capture.isOpened():
+        raise DeviceUnavailable(f"it does not answer with a video within {order.timeout_s:g} s")
+    return capture
+
+
+def _read(capture: Any, newest: Newest, timeout_s: float) -> None:
+    asked, reason = time.monotonic(), ""
+    try:
+        while True:
+            asked = time.monotonic()
+            ok, image = capture.read()
+            if not ok or image is None:
+                break
+            newest.put(image)
+    except Exception as error:  # OpenCV raises on some spoilt streams: that is an end like any other
+        reason = first_line(error)
+    if time.monotonic() - asked >= 0.9 * timeout_s:  # OpenCV does not say that its limit was met
+        reason = f"no frame for {timeout_s:g} s"
+    newest.end(reason or "it gives no more frames")
+
+
+def _wanted(orders: BinaryIO) -> Iterator[None]:
+    """One for each frame that is asked for; the process ends as soon as nobody can ask any more."""
+    wanted = threading.Semaphore(0)
+
+    def listen() -> None:
+        while orders.read(1):
+            wanted.release()
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        wanted.acquire()
+        yield
+
+
+def _say(answers: BinaryIO, said: Said) -> None:
+    text = msgspec.json.encode(said)
+    _write(answers, memoryview(HEADER.pack(SAID, len(text), 0, 0, 0, 0.0) + text))
+
+
+def _write(answers: BinaryIO, data: memoryview) -> None:
+    while data:
+        data = data[answers.write(data) :]
+
+
+if __name__ == "__main__":
+    main()

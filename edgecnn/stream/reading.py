@@ -1,0 +1,200 @@
+"""A process that reads a live source, as the program that wants its frames sees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO, cast
+
+import msgspec
+import numpy as np
+
+from edgecnn.errors import DeviceUnavailable, first_line
+from edgecnn.stream.address import Address
+from edgecnn.stream.base import Image
+from edgecnn.stream.reader import FRAME, HEADER, Failed, Opened, Order, Ready, Said
+
+__all__ = ["Lost", "Reading"]
+
+START_S = 60.0  # to load OpenCV from a card that is busy
+# a sensor of a Jetson takes seconds to start; a frame is never larger than this
+OPEN_S = 10.0
+BYTES_MAX = 2**29
+
+
+class Lost(Exception):
+    """No more frames come from a source; says why.
+
+    Attributes:
+        ended: It is the end of a file, and not a loss.
+    """
+
+    def __init__(self, reason: str, *, ended: bool = False) -> None:
+        super().__init__(reason)
+        self.ended = ended
+
+
+class Reading:
+    """A source in a process of its own."""
+
+    def __init__(self) -> None:
+        """Start the process.
+
+        Raises:
+            DeviceUnavailable: It does not start.
+        """
+        self._timeout_s = 0.0
+        self._process = _start()
+        self._watch = _Watch(self._process)
+
+    def open(self, address: Address, pipeline: str | None, timeout_s: float) -> Opened:
+        """Open the source, and hear what it says of itself.
+
+        Args:
+            address: What to open.
+            pipeline: Of GStreamer, to try first.
+            timeout_s: How long it may take to answer, and between two frames.
+
+        Raises:
+            Lost: It does not open.
+        """
+        self._timeout_s = timeout_s
+        self._send(msgspec.json.encode(Order(address, pipeline, timeout_s)) + b"\n")
+        with self._watch.limit(START_S, "its process does not start"):
+            self._said(Ready)
+        # OpenCV's own limits, for the answer and for the first picture, are met first where it keeps them
+        limit_s = 2 * timeout_s + 1 if address.kind == "url" else max(timeout_s, OPEN_S)
+        with self._watch.limit(limit_s, f"it does not answer within {limit_s:g} s"):
+            return cast(Opened, self._said(Opened))
+
+    def next(self) -> tuple[Image, float, int]:
+        """Wait for the next frame.
+
+        Returns:
+            uint8 (H, W, 3) BGR, its time on ``time.monotonic``, and how many were passed over before it.
+
+        Raises:
+            Lost: None comes, or none within the time that was given.
+        """
+        self._send(b"n")
+        with self._watch.limit(self._timeout_s, f"no frame for {self._timeout_s:g} s"):
+            kind, size, height, width, passed, came = HEADER.unpack(self._bytes(HEADER.size))
+            if kind != FRAME:
+                self._raise(self._decoded(size))
+            if size != height * width * 3 or size > BYTES_MAX:
+                raise Lost(f"it gives frames of {width}×{height} that cannot be used")
+            image = np.empty((height, width, 3), np.uint8)
+            self._fill(image.data.cast("B"))
+        return image, came, passed
+
+    def stop(self) -> None:
+        """Kill the process; who waits for a frame in another thread gets none."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Kill the process, whatever it is doing, and let go of its pipes."""
+        self._watch.close()
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                cast(BinaryIO, pipe).close()
+        self._process.wait()
+
+    def _send(self, data: bytes) -> None:
+        pipe = cast(BinaryIO, self._process.stdin)
+        with suppress(BrokenPipeError):  # why it has gone is read from the other pipe
+            pipe.write(data)
+            pipe.flush()
+
+    def _said(self, wanted: type[Said]) -> Said:
+        _, size, *_ = HEADER.unpack(self._bytes(HEADER.size))
+        said = self._decoded(size)
+        if not isinstance(said, wanted):
+            self._raise(said)
+        return said
+
+    def _decoded(self, size: int) -> Said:
+        said: Said = msgspec.json.decode(self._bytes(min(size, BYTES_MAX)), type=Said)
+        return said
+
+    def _raise(self, said: Said) -> None:
+        if isinstance(said, Failed):
+            raise Lost(said.reason, ended=said.ended)
+        raise Lost("its process answers in the wrong order")
+
+    def _bytes(self, count: int) -> bytes:
+        data = bytearray(count)
+        self._fill(memoryview(data))
+        return bytes(data)
+
+    def _fill(self, room: memoryview) -> None:
+        pipe = cast(BinaryIO, self._process.stdout)
+        while room:
+            count = pipe.readinto(room)  # type: ignore[attr-defined]
+            if not count:
+                raise Lost(self._watch.reason or "its process died")
+            room = room[count:]
+
+
+class _Watch:
+    """Kills a process that takes too long."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.reason = ""
+        self._process = process
+        self._changed = threading.Condition()
+        self._limit: tuple[float, str] | None = None
+        self._closed = False
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    @contextmanager
+    def limit(self, seconds: float, reason: str) -> Iterator[None]:
+        """Kill the process for this reason when the block takes longer."""
+        self._set((seconds, reason))
+        try:
+            yield
+        finally:
+            self._set(None)
+
+    def close(self) -> None:
+        """Watch no longer."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _set(self, limit: tuple[float, str] | None) -> None:
+        with self._changed:
+            self._limit = limit
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closed:
+                watched = self._limit
+                told = self._changed.wait(watched[0] if watched else None)
+                if watched and not told and self._limit is watched:
+                    self.reason = watched[1]
+                    self._process.kill()
+                    return
+
+
+def _start() -> subprocess.Popen[bytes]:
+    # the same modules as here, whatever lies in the current folder
+    paths = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100 (zip files, too)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "edgecnn.stream.reader"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        )
+    except OSError as error:
+        raise DeviceUnavailable(
+            f"a process for the source cannot be started ({first_line(error)})"
+        ) from error
