@@ -98,7 +98,9 @@ def decode_windows(
     if geometry.box_scale != 1:
         boxes = scale_boxes(boxes, geometry.box_scale)
     boxes = clip_boxes(boxes, frame_hw).astype(np.float32)
-    rows, class_ids = np.nonzero(reported(scores, spec) & size_mask(boxes)[:, None])
+    rows, class_ids = detected(scores, spec)
+    there = size_mask(boxes[rows])
+    rows, class_ids = rows[there], class_ids[there]
     start = time.perf_counter()
     keep = survivors(boxes[rows], scores[rows, class_ids], class_ids, spec)
     rows, class_ids = rows[keep], class_ids[keep]
@@ -123,6 +125,19 @@ def survivors(
     """Indices of the boxes that are left, best first, as the spec asks."""
     groups = class_ids if spec.nms == "per_class" else None
     return nms(boxes_xyxy, values, groups, spec.nms_iou, spec.max_detections)
+
+
+def detected(
+    scores: npt.NDArray[np.float32], spec: ModelSpec
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows and classes that `reported` marks, row by row.
+
+    Of thousands of rows a few reach a threshold at all: the others are passed over by their best score.
+    """
+    lowest = np.float32(min([spec.threshold, *spec.class_thresholds.values()]))
+    able = np.flatnonzero(scores.max(axis=1) >= lowest)
+    rows, class_ids = np.nonzero(reported(scores[able], spec))
+    return able[rows], class_ids
 
 
 def reported(scores: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from edgecnn.errors import EngineError, InputError
 from edgecnn.results import Detections
 from edgecnn.spec import ModelSpec, PriorMap
 from edgecnn.vision.boxes import Boxes, as_boxes, clip_boxes, size_mask
-from edgecnn.vision.decode import reported, survivors
+from edgecnn.vision.decode import detected, survivors
 from edgecnn.vision.fusion import fuse_boxes
 from edgecnn.vision.soft_suppression import SoftMethod, soft_nms
 from edgecnn.vision.ssd import decode_ssd, prior_boxes
@@ -50,7 +50,7 @@ def decode_detections(
         EngineError: An output is not finite.
     """
     boxes, scores = read_head(outputs, spec)
-    rows, class_ids = np.nonzero(reported(scores, spec))
+    rows, class_ids = detected(scores, spec)
     found = clip_boxes(to_source(boxes[rows]), frame_hw).astype(np.float32)
     there = size_mask(found)
     values, class_ids = scores[rows, class_ids][there], class_ids[there]

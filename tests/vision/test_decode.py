@@ -141,6 +141,13 @@ def test_thresholds_of_single_classes() -> None:
     assert found.boxes.tolist() == [APART[1], APART[0]]
 
 
+def test_a_class_with_a_lower_threshold_than_the_others() -> None:
+    spec = windows(labels=("a", "b"), class_thresholds={"b": 0.2})
+    found = decode_windows([[0.4, 0.1], [0.4, 0.3], [0.6, 0.1]], APART, spec, FRAME)
+    assert found.labels == ("a", "b")
+    assert found.boxes.tolist() == [APART[2], APART[1]]
+
+
 def test_boxes_are_scaled_clipped_and_dropped_when_nothing_is_left() -> None:
     spec = windows(window=WindowGeometry(box_scale=2.0))
     boxes = [[0, 0, 20, 20], [190, 90, 200, 100], [210, 0, 215, 5]]
