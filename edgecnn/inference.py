@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError
-from edgecnn.runtimes import Outputs, Runtime
+from edgecnn.runtimes import Feeds, Outputs, Runtime
 from edgecnn.spec import ModelSpec
 from edgecnn.vision.color import from_bgr
 from edgecnn.vision.decode import class_scores
@@ -89,13 +90,27 @@ class Inference:
         Args:
             images: uint8 (n, h, w, channels), as the model takes them.
         """
-        name = self.runtime.inputs[0].name
         count = len(images)
+        outputs = self.runtime.run(self._feeds(images))
         if self._fixed_batch is None or self._fixed_batch == count:
-            return self.runtime.run({name: images})
-        padded = np.zeros((self._fixed_batch, *images.shape[1:]), np.uint8)
-        padded[:count] = images
-        return {key: value[:count] for key, value in self.runtime.run({name: padded}).items()}
+            return outputs
+        return {key: value[:count] for key, value in outputs.items()}
+
+    def submit(self, images: npt.NDArray[np.uint8]) -> Future[Outputs]:
+        """Start `infer`; outputs may have rows more than there are images, which are of no use.
+
+        Raises:
+            InputError: As `Runtime.submit`.
+        """
+        return self.runtime.submit(self._feeds(images))
+
+    def _feeds(self, images: npt.NDArray[np.uint8]) -> Feeds:
+        """A batch as the model takes it, filled up where its size is fixed."""
+        if self._fixed_batch is not None and self._fixed_batch != len(images):
+            filled = np.zeros((self._fixed_batch, *images.shape[1:]), np.uint8)
+            filled[: len(images)] = images
+            images = filled
+        return {self.runtime.inputs[0].name: images}
 
     def score_windows(
         self, frame: npt.NDArray[np.uint8], levels: Sequence[Level] | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from edgecnn.errors import InputError
 from edgecnn.inference import Inference
 from edgecnn.results import Detections
+from edgecnn.runtimes import Outputs
 from edgecnn.vision.boxes import Boxes
 from edgecnn.vision.detection import decode_detections, each_frame
 from edgecnn.vision.geometry import FrameTransform, fit
@@ -33,12 +36,35 @@ class _Placed:
         return moved
 
 
+class _Clock:
+    """What each stage took, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = defaultdict(float)
+        self._mark = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap was spent on this stage."""
+        before, self._mark = self._mark, time.perf_counter()
+        self.ms[stage] += (self._mark - before) * 1e3
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """Tiles that the engine looks at."""
+
+    tiles: Sequence[Tile]
+    transforms: Sequence[FrameTransform]
+    outputs: Future[Outputs]
+
+
 class TiledDetector:
     """Finds objects that are small in a large frame. Thread-safe.
 
     Tiles have the size of the model's input, so that a pixel of the frame is one of the input, and are run in
-    batches. The whole frame is looked at as well, for what is larger than the
-    overlap; what is smaller is whole in one of the tiles, and seen better there.
+    batches; an engine that was opened for throughput gets them one by one, several at a time. While it is
+    busy the next ones are cut out and the last ones decoded. The whole frame is looked at as well, for what
+    is larger than the overlap; what is smaller is whole in one of the tiles, and seen better there.
     """
 
     def __init__(self, inference: Inference, overlap: float) -> None:
@@ -63,28 +89,29 @@ class TiledDetector:
         Returns:
             Boxes in pixels of the frame, best first, with ``timing_ms`` of geometry, infer, decode and nms.
         """
-        spec = self._inference.spec
+        spec, clock, parallel = self._inference.spec, _Clock(), self._inference.runtime.parallel
         size_hw = (frame.shape[0], frame.shape[1])
         tiles = [Tile(0, 0, size_hw[1], size_hw[0])]
         if size_hw[0] > spec.size_hw[0] or size_hw[1] > spec.size_hw[1]:
             tiles += lay_tiles(size_hw, spec.size_hw, self._overlap)
-        found: list[tuple[Tile, Detections]] = []
-        seconds = np.zeros(3)
+        batch = self._inference.batch(1 if parallel > 1 else spec.batch_range[2])
         # as even as can be: an engine prepares itself for each number of tiles
-        step = -(-len(tiles) // -(-len(tiles) // self._inference.batch(spec.batch_range[2])))
+        step = -(-len(tiles) // -(-len(tiles) // batch))
+        found: list[tuple[Tile, Detections]] = []
+        under_way: deque[_UnderWay] = deque()
         for start in range(0, len(tiles), step):
-            part, took = self._run(frame, tiles[start : start + step])
-            found += part
-            seconds += took
-        before = time.perf_counter()
+            under_way.append(self._begin(frame, tiles[start : start + step], clock))
+            if len(under_way) > parallel:
+                found += self._end(under_way.popleft(), size_hw, clock)
+        while under_way:
+            found += self._end(under_way.popleft(), size_hw, clock)
         if len(tiles) > 1:
             found[0] = (tiles[0], self._large(found[0][1]))
         merged = merge_tiles(found, spec, size_hw)
-        seconds[2] += time.perf_counter() - before
-        nms_ms = merged.timing_ms["nms"]
-        stages_ms = [*(seconds * 1e3 - (0, 0, nms_ms)), nms_ms]
-        names = ("geometry", "infer", "decode", "nms")
-        return replace(merged, timing_ms=dict(zip(names, np.round(stages_ms, 3).tolist())))
+        clock.lap("decode")
+        clock.ms["nms"] = merged.timing_ms["nms"]
+        clock.ms["decode"] -= clock.ms["nms"]
+        return replace(merged, timing_ms={stage: round(ms, 3) for stage, ms in clock.ms.items()})
 
     def _large(self, found: Detections) -> Detections:
         """Those that need not be whole in a tile."""
@@ -93,20 +120,24 @@ class TiledDetector:
         larger = sides_wh > np.array([width, height]) * self._overlap
         return found[np.flatnonzero(larger.any(axis=1))]
 
-    def _run(
-        self, frame: npt.NDArray[np.uint8], tiles: Sequence[Tile]
-    ) -> tuple[list[tuple[Tile, Detections]], npt.NDArray[np.float64]]:
-        """What is found in some tiles, and the seconds of the three stages."""
-        spec, marks = self._inference.spec, [time.perf_counter()]
-        fitted = [fit(frame[tile.top : tile.bottom, tile.left : tile.right], spec) for tile in tiles]
-        images = np.stack([image for image, _ in fitted])
-        marks.append(time.perf_counter())
-        outputs = self._inference.infer(images)
-        marks.append(time.perf_counter())
-        size_hw = (frame.shape[0], frame.shape[1])
-        found = [
-            (tile, decode_detections(each, spec, _Placed(tile, transform).to_source, size_hw))
-            for tile, (_, transform), each in zip(tiles, fitted, each_frame(outputs))
+    def _begin(self, frame: npt.NDArray[np.uint8], tiles: Sequence[Tile], clock: _Clock) -> _UnderWay:
+        """Cut tiles out and hand them to the engine."""
+        fitted = [
+            fit(frame[tile.top : tile.bottom, tile.left : tile.right], self._inference.spec) for tile in tiles
         ]
-        marks.append(time.perf_counter())
-        return found, np.diff(marks)
+        images = np.stack([image for image, _ in fitted])
+        clock.lap("geometry")
+        outputs = self._inference.submit(images)
+        clock.lap("infer")
+        return _UnderWay(tiles, [transform for _, transform in fitted], outputs)
+
+    def _end(self, part: _UnderWay, size_hw: tuple[int, int], clock: _Clock) -> list[tuple[Tile, Detections]]:
+        """Wait for the engine; what is found in the tiles."""
+        outputs = part.outputs.result()
+        clock.lap("infer")
+        found = [
+            (tile, decode_detections(each, self._inference.spec, _Placed(tile, transform).to_source, size_hw))
+            for tile, transform, each in zip(part.tiles, part.transforms, each_frame(outputs))
+        ]
+        clock.lap("decode")
+        return found

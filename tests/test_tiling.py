@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import edgecnn
 from edgecnn import Bundle, ModelSpec
 from edgecnn.errors import InputError
 from edgecnn.predictor import Predictor
-from edgecnn.runtimes import Feeds
+from edgecnn.runtimes import Artifact, Feeds, Outputs, RuntimeOptions, backend
 from edgecnn.vision.opencv import cv2
 from tests.bundles import null_predictor, write_mean_color
 
@@ -89,6 +91,45 @@ def test_batches_are_even(bundle: Bundle) -> None:
     SEEN.clear()
     detector(bundle)(np.zeros((100, 200, 3), np.uint8))
     assert SEEN == [(5, 64, 64, 3), (4, 64, 64, 3)]
+
+
+def test_batches_of_a_fixed_size_are_filled_up(bundle: Bundle) -> None:
+    frame = np.zeros((100, 200, 3), np.uint8)
+    frame[10:20, 30:40] = frame[70:80, 190:195] = 255
+    fixed = detector(bundle)
+    fixed._fixed_batch = 4
+    SEEN.clear()
+    assert boxes(fixed, frame) == [[30, 10, 40, 20], [190, 70, 195, 80]]
+    assert SEEN == [(4, 64, 64, 3)] * 3
+
+
+def test_an_engine_for_throughput_gets_several_tiles_at_once(bundle: Bundle) -> None:
+    """The second comes while the first is under way, and what they find is what one after the other finds."""
+
+    class Abreast(backend("null")):  # type: ignore[misc]
+        parallel = 2
+        pool = ThreadPoolExecutor(2)
+
+        def submit(self, feeds: Feeds) -> Future[Outputs]:
+            return self.pool.submit(self.run, feeds)
+
+    second = threading.Event()
+    seen: list[tuple[int, ...]] = []
+
+    def answer(feeds: Feeds) -> list[npt.NDArray[Any]]:
+        seen.append(feeds["image"].shape)
+        if len(seen) > 1:
+            second.set()
+        assert second.wait(10)
+        return squares(feeds)
+
+    frame = np.zeros((100, 200, 3), np.uint8)
+    frame[10:20, 30:60] = frame[70:80, 100:105] = 255
+    artifact = Artifact("null", None, "null", bundle.manifest.inputs, bundle.manifest.outputs)
+    abreast = Abreast(artifact, RuntimeOptions(), answer)
+    with Abreast.pool, Predictor(bundle, abreast, bundle.manifest.spec, tiles=0.25) as predictor:
+        assert boxes(predictor, frame) == boxes(detector(bundle), frame)
+    assert seen == [(1, 64, 64, 3)] * 9
 
 
 def test_a_frame_that_fits_is_looked_at_once(bundle: Bundle) -> None:
