@@ -122,14 +122,16 @@ class TiledDetector:
 
     def _begin(self, frame: npt.NDArray[np.uint8], tiles: Sequence[Tile], clock: _Clock) -> _UnderWay:
         """Cut tiles out and hand them to the engine."""
-        fitted = [
-            fit(frame[tile.top : tile.bottom, tile.left : tile.right], self._inference.spec) for tile in tiles
+        spec = self._inference.spec
+        images = np.empty((len(tiles), *spec.input_shape), np.uint8)
+        transforms = [
+            fit(frame[tile.top : tile.bottom, tile.left : tile.right], spec, image)[1]
+            for tile, image in zip(tiles, images)
         ]
-        images = np.stack([image for image, _ in fitted])
         clock.lap("geometry")
         outputs = self._inference.submit(images)
         clock.lap("infer")
-        return _UnderWay(tiles, [transform for _, transform in fitted], outputs)
+        return _UnderWay(tiles, transforms, outputs)
 
     def _end(self, part: _UnderWay, size_hw: tuple[int, int], clock: _Clock) -> list[tuple[Tile, Detections]]:
         """Wait for the engine; what is found in the tiles."""

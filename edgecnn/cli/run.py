@@ -16,6 +16,7 @@ from edgecnn.cli import _common
 from edgecnn.cli._line import status_line
 
 if TYPE_CHECKING:
+    from edgecnn.choices import Objective
     from edgecnn.results import Result
     from edgecnn.stream import Frame, Sink, Source, Summary
 
@@ -74,6 +75,13 @@ class _FiniteRange(click.FloatRange):
 )
 @click.option("--runtime", default="auto", show_default=True, metavar="NAME", help="Which engine runs it.")
 @_common.precision_option
+@click.option(
+    "--mode",
+    type=click.Choice(["latency", "throughput"]),
+    default="latency",
+    show_default=True,
+    help="Each frame as soon as can be, or as many frames as can be.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference.")
 @click.option("--threshold", type=_FiniteRange(0, 1), help="Instead of the bundle's.")
 @click.option(
@@ -107,6 +115,7 @@ def command(
     json_path: str | None,
     runtime: str,
     precision: str,
+    mode: Objective,
     threads: int | None,
     threshold: float | None,
     min_size: int | None,
@@ -121,6 +130,7 @@ def command(
     \b
     edgecnn run --camera 0 --show
     edgecnn run --source street.mp4 --save found.mp4 --json found.jsonl
+    edgecnn run net.edge --source long.mp4 --mode throughput --json found.jsonl
     edgecnn run --source rtsp://user:password@10.0.0.7/stream --json -
     edgecnn run net.edge --source photos/ --save annotated/
     """
@@ -141,6 +151,7 @@ def command(
             bundle,
             runtime=runtime,
             precision=precision,
+            mode=mode,
             threads=threads,
             threshold=threshold,
             min_size=min_size,
