@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -75,6 +76,7 @@ class Predictor(Inference):
         self.tiles = tiles
         self._scene = StillScene(self, still) if still is not None else None
         self._tiled = TiledDetector(self, tiles) if tiles is not None else None
+        self._canvases: deque[npt.NDArray[np.uint8]] = deque()
         self._smoother = ScoreSmoother(smooth)
         self._smoothing = threading.Lock()
 
@@ -154,10 +156,15 @@ class Predictor(Inference):
 
     def _whole(self, frame: npt.NDArray[np.uint8]) -> Result:
         start = time.perf_counter()
-        image, transform = fit(frame, self.spec)
+        try:
+            canvas = self._canvases.pop()
+        except IndexError:  # one for each of the threads that are here at the same time
+            canvas = np.empty((1, *self.spec.input_shape), np.uint8)
+        _, transform = fit(frame, self.spec, canvas[0])
         fitted = time.perf_counter()
-        outputs = self.infer(image[None])
+        outputs = self.infer(canvas)
         inferred = time.perf_counter()
+        self._canvases.append(canvas)
         if self.spec.task == "tensors":
             return Tensors(
                 {name: array[0] for name, array in outputs.items()}, _timing(start, fitted, inferred)

@@ -34,6 +34,19 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_results_are_those_of_both_modes(
+    color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: str
+) -> None:
+    source = write_video(tmp_path / "v.avi", count=6)
+    assert main(["run", str(color_bundle), "--source", str(source), "--mode", mode, "--json", "-"]) == 0
+    *frames, last = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [line["frame"] for line in frames] == [0, 1, 2, 3, 4, 5]
+    best = [line["classes"][0]["score"] for line in frames]
+    assert best == pytest.approx([10 * i / 255 for i in range(6)], abs=0.02)
+    assert last["summary"]["dropped"] == 0
+
+
 def test_video_to_everything(color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = write_video(tmp_path / "v.avi", count=6)
     out, result = tmp_path / "out.mp4", tmp_path / "out.jsonl"
