@@ -38,17 +38,29 @@ class _FiniteRange(click.FloatRange):
         return number
 
 
+def _size_hw(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    width, _, height = value.partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise click.BadParameter(f"{value} is no size; give width and height, as 640x480.")
+    return int(height), int(width)
+
+
 @click.command("run", short_help="Run a bundle on a camera, a video or pictures.")
 @click.argument("bundle", default="face")
 @click.option(
-    "--camera", type=click.IntRange(0), multiple=True, callback=_common.once, help="Number of a camera."
+    "--camera", "cameras", type=click.IntRange(0), multiple=True, help="Number of a camera; repeatable."
 )
 @click.option(
     "--source",
+    "sources",
     metavar="PATH|URL",
     multiple=True,
-    callback=_common.once,
-    help="A video, an image, a folder of images, csi://0, or an rtsp:// or http:// URL.",
+    help="Video, image, folder, rtsp:// or http:// URL, csi://0, watch://FOLDER, - (raw frames); repeatable.",
+)
+@click.option(
+    "--frame-size", "frame_hw", callback=_size_hw, metavar="WxH", help="Of the raw frames of --source -."
 )
 @click.option(
     "--timeout",
@@ -107,8 +119,9 @@ class _FiniteRange(click.FloatRange):
 @_common.verbosity
 def command(
     bundle: str,
-    camera: int | None,
-    source: str | None,
+    cameras: tuple[int, ...],
+    sources: tuple[str, ...],
+    frame_hw: tuple[int, int] | None,
     timeout: float,
     show: bool,
     save: tuple[str, ...],
@@ -133,20 +146,23 @@ def command(
     edgecnn run net.edge --source long.mp4 --mode throughput --json found.jsonl
     edgecnn run --source rtsp://user:password@10.0.0.7/stream --json -
     edgecnn run net.edge --source photos/ --save annotated/
+    edgecnn run net.edge --camera 0 --camera 1 --json -
     """
-    where = _where(bundle, camera, source)
+    wheres = _wheres(bundle, cameras, sources)
     outputs = [Path(path) for path in (*save, *([json_path] if json_path not in (None, "-") else []))]
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise click.UsageError("two outputs name the same file")
 
-    if still is not None and isinstance(where, (str, Path)) and Path(where).is_dir():
+    if len(wheres) > 1 and (show or save or smooth > 1 or still is not None):
+        raise click.UsageError("--show, --save, --smooth and --still go with one source")
+    if still is not None and isinstance(wheres[0], str) and Path(wheres[0]).is_dir():
         raise click.UsageError("--still goes with a camera or a video, not with a folder of pictures")
 
     from edgecnn.predictor import load
-    from edgecnn.stream import Interrupted, WindowSink, open_json, open_save, open_source, run_stream
+    from edgecnn.stream import Interrupted, WindowSink, open_json, open_save, open_sources, run_stream
 
     with (
-        open_source(where, timeout_s=timeout) as opened,
+        open_sources(wheres, timeout_s=timeout, frame_hw=frame_hw) as opened,
         load(
             bundle,
             runtime=runtime,
@@ -194,13 +210,12 @@ def command(
         _report(summary, tally, predictor.runtime.name, json_path, save)
 
 
-def _where(bundle: str, camera: int | None, source: str | None) -> int | str:
-    if camera is not None and source is not None:
-        raise click.UsageError("give either --camera or --source, not both")
-    if camera is not None:
-        return camera
-    if source is not None:
-        return source
+def _wheres(bundle: str, cameras: tuple[int, ...], sources: tuple[str, ...]) -> list[int | str]:
+    wheres: list[int | str] = [*cameras, *sources]
+    if len(set(map(str, wheres))) < len(wheres):
+        raise click.UsageError("a camera or source is given more than once")
+    if wheres:
+        return wheres
     if Path(bundle).is_file() or (Path(bundle).is_dir() and not bundle.endswith(".edge")):
         raise click.UsageError(f"{bundle} is no bundle; did you mean: edgecnn run --source {bundle}")
     raise click.UsageError("say where frames come from, such as --camera 0 or --source video.mp4")

@@ -7,7 +7,7 @@ from edgecnn.stream.engine import Interrupted, run_stream
 from edgecnn.stream.jsonl import JsonlSink
 from edgecnn.stream.pipeline import open_pipeline
 from edgecnn.stream.sinks import open_json, open_save
-from edgecnn.stream.sources import open_source
+from edgecnn.stream.sources import open_source, open_sources
 from edgecnn.stream.stills import FolderSink, StillSink
 from edgecnn.stream.video import VideoSink
 from edgecnn.stream.window import WindowSink
@@ -28,5 +28,6 @@ __all__ = [
     "open_pipeline",
     "open_save",
     "open_source",
+    "open_sources",
     "run_stream",
 ]

@@ -98,6 +98,11 @@ class Source(ABC):
         self._reading = threading.Lock()
         self._closed = False
 
+    @property
+    def members(self) -> tuple[Source, ...]:
+        """The sources it is made of: itself, where it is one."""
+        return (self,)
+
     @abstractmethod
     def _read(self) -> Iterator[Frame]:
         """Give the frames, one after the other."""

@@ -131,8 +131,7 @@ class _Overlapped(Pipeline):
         self._callers = False
         self._turn = threading.Lock()
         self._closed = False
-        # of what is live the newest frame alone is of use
-        self._capture = Capture(source, 1 if source.live else workers + 1)
+        self._capture = Capture(source, workers + 1)
         self._threads = [
             threading.Thread(target=self._work, name=f"predict {number}", daemon=True)
             for number in range(workers)

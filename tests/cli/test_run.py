@@ -153,9 +153,13 @@ def test_absent_camera_is_exit_3_and_one_line(capfd: pytest.CaptureFixture[str])
     ("args", "message"),
     [
         ([], "--camera 0 or --source video.mp4"),
-        (["--camera", "0", "--source", "x"], "either --camera or --source"),
-        (["--camera", "0", "--camera", "1"], "given more than once"),
-        (["--source", "a", "--source", "b"], "given more than once"),
+        (["--source", "a", "--source", "b", "--show"], "go with one source"),
+        (["--source", "a", "--camera", "0", "--save", "x.png"], "go with one source"),
+        (["--source", "-"], "give it, as --frame-size 640x480"),
+        (["--source", "-", "--frame-size", "640"], "is no size; give width and height"),
+        (["--source", "-", "--frame-size", "0x4"], "frames of 0x4"),
+        (["--camera", "0", "--camera", "0"], "given more than once"),
+        (["--source", "0", "--camera", "0"], "given more than once"),
         (["--source", "a", "--json", "x.png", "--save", "x.png"], "name the same file"),
         (["--source", "a", "--save", "x.png", "--save", "./x.png"], "name the same file"),
         (["--source", "a", "--save", "d/../x.mp4", "--save", "x.mp4"], "name the same file"),
@@ -171,6 +175,33 @@ def test_absent_camera_is_exit_3_and_one_line(capfd: pytest.CaptureFixture[str])
 def test_wrong_usage(args: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *args]) == 2
     assert message in capfd.readouterr().err
+
+
+def test_several_sources(color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    one, other = write_video(tmp_path / "a.avi", count=3), write_video(tmp_path / "b.avi", count=5)
+    args = ["run", str(color_bundle), "--source", str(one), "--source", str(other), "--json", "-"]
+    assert main(args) == 0
+    *frames, last = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    of = {
+        str(path): [line["frame"] for line in frames if line["source"] == str(path)] for path in (one, other)
+    }
+    assert of == {str(one): [0, 1, 2], str(other): [0, 1, 2, 3, 4]}
+    assert [line["source"] for line in frames[:4]] != [str(one)] * 3 + [str(other)]
+    assert last["summary"]["frames"] == 8
+
+
+def test_raw_frames_from_standard_input(color_bundle: Path) -> None:
+    frames = np.stack([np.full((48, 64, 3), level, np.uint8) for level in (0, 100, 200)])
+    command = [sys.executable, "-m", "edgecnn", "run", str(color_bundle), "--source", "-"]
+    done = subprocess.run(
+        [*command, "--frame-size", "64x48", "--json", "-"],
+        input=frames.tobytes(),
+        capture_output=True,
+        check=True,
+    )
+    *lines, _ = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [line["classes"][0]["score"] for line in lines]
+    assert found == pytest.approx([0, 100 / 255, 200 / 255], abs=0.01)
 
 
 def test_two_outputs_are_the_same_through_a_link(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
