@@ -133,7 +133,8 @@ def race(
     times: dict[str, list[float]] = {name: [] for name in turns}
     left, begin, rounds = list(turns), clock(), 0
     while rounds < min_rounds or (len(left) > 1 and clock() - begin < seconds):
-        on_work(f"timing {len(left)} in turns", round(clock() - begin), round(seconds))
+        spent, whole = round(clock() - begin), round(seconds)
+        on_work(f"timing {len(left)} in turns", min(spent, whole), whole)
         first = rounds % len(left)
         for name in left[first:] + left[:first]:
             times[name].append(turns[name]())

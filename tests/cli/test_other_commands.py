@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn import ModelSpec, auto, conversion, verification
+from edgecnn import ModelSpec, auto, candidates, conversion, verification
 from edgecnn.cli import _common
 from edgecnn.cli.main import main
 from edgecnn.runtimes.ort import Backend
@@ -185,12 +185,12 @@ def test_inspect_tells_how_it_runs_here_and_measures_nothing(
 
     monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path))
     monkeypatch.delenv("EDGECNN_RUNTIME")
-    monkeypatch.setattr(auto, "known", lambda: ["openvino", "ort"])
+    monkeypatch.setattr(candidates, "known", lambda: ["openvino", "ort"])
     monkeypatch.setattr(auto, "interleaved_ms", never)
     assert main(["inspect", str(color_bundle)]) == 0
     assert "  runs here: not measured here yet: the first start does that" in capfd.readouterr().out
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(auto, "known", lambda: ["ort"])
+    monkeypatch.setattr(candidates, "known", lambda: ["ort"])
     assert main(["inspect", str(color_bundle), "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)
     assert facts["auto"] == "onnx-fp32 on ort: the only way to run it here"
