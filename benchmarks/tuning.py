@@ -82,14 +82,14 @@ def compared(bundle: edgecnn.Bundle, objective: Any) -> dict[str, Any]:
     grid = Grid.of(bundle, objective, processors)
     precisions = sorted({entry.precision for entry in bundle.manifest.artifacts})
     candidates, _ = find_candidates(bundle, engines_here(None)[0], precisions)
-    settings = {str(setting): setting for setting in all_settings(grid, candidates)}
+    settings = all_settings(grid, candidates)
     with ExitStack() as closing:
         search = Search(bundle, None, grid, closing, silent_work)
         start = time.perf_counter()
-        every = race(search.turns(list(settings.values())), drop=float("inf"), min_rounds=ROUNDS)
+        every = race(search.turns(settings), drop=float("inf"), min_rounds=ROUNDS)
         exhaustive_s = time.perf_counter() - start
         usual = Setting(untuned, processors, 1, grid.batches[0])
-        last = [settings[tuned.best], settings[every.leader], usual]
+        last = [search.tried[tuned.best], search.tried[every.leader], usual]
         found = race(search.turns(last), drop=float("inf"), min_rounds=ROUNDS_ALONE)
     least = min(found.ratios.values())
     return {

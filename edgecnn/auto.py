@@ -163,11 +163,9 @@ def choose(
     engines, missing = engines_here(profile)
     window = bundle.manifest.spec.window is not None
     if precision == "auto" and threads is None and (dense or not window):
-        path = tuned_path(bundle, engines, mode, profile.name if profile else "")
-        found = recall_tuned(path, find_candidates(bundle, engines, sorted(there), profile)[0])
-        if found is not None:
-            candidate, tuned = found
-            return Choice(candidate, f"tuned here for {mode} on {tuned.created[:10]} ({tuned})", tuned=tuned)
+        tuned = _tuned(bundle, engines, mode, profile)
+        if tuned is not None:
+            return tuned
     candidates, refused = find_candidates(bundle, engines, (precision,), profile)
     if not candidates:
         raise Unavailable(f"no runtime here can run {bundle.path} ({'; '.join([*missing, *refused])})")
@@ -211,6 +209,22 @@ def _named(bundle: Bundle, name: str, precision: str, profile: devices.DevicePro
     kind = backend(name)
     order = profile.precisions(name) if profile is not None else ()
     return Candidate(kind, artifact_for(bundle, kind, precision, order))
+
+
+def _tuned(
+    bundle: Bundle,
+    engines: Sequence[type[Runtime]],
+    mode: Objective,
+    profile: devices.DeviceProfile | None,
+) -> Choice | None:
+    """What `edgecnn.tune` found."""
+    path = tuned_path(bundle, engines, mode, profile.name if profile else "")
+    precisions = sorted({entry.precision for entry in bundle.manifest.artifacts})
+    found = recall_tuned(path, find_candidates(bundle, engines, precisions, profile)[0])
+    if found is None:
+        return None
+    candidate, tuned = found
+    return Choice(candidate, f"tuned here for {mode} on {tuned.created[:10]} ({tuned})", tuned=tuned)
 
 
 def _measure(
