@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import adapter
+import geometry
 import nms
 import still
 import stream
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     data = data_folder(options.data)
     parts = [
+        geometry.section(data),
         nms.section(),
         windows.section(),
         still.section(data),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -15,15 +16,46 @@ __all__ = ["Kernel", "resample"]
 
 Kernel = Literal["bilinear", "bicubic"]
 Pixels = npt.NDArray[np.uint8]
-# of each line of the result: the first line of the source that it sees, and the weights from there on
-Taps = tuple[tuple[int, npt.NDArray[np.float32]], ...]
 
 _RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
-# lines are converted to float in strips that stay in a core's second-level cache; neighbouring strips share
-# lines, so that strips of few results convert much twice
-STRIP_FLOATS = 2**17
-STRIP_RESULTS = 4
-CACHE_LINE = 64
+# sums stay in a core's second-level cache
+SUMS = 2**16
+# fewer lines than this are not worth a call for each of their weights
+LEAST_LINES = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """Lines of the result at equal distances that have the same weights.
+
+    Attributes:
+        lines: Which they are.
+        start: The first line of the source that the first of them sees.
+        step: The next one begins so many lines of the source further on.
+        weights: Of the lines of the source that it sees.
+        order: Where among these, and its share of the running mean, of each that counts.
+    """
+
+    lines: slice
+    start: int
+    step: int
+    weights: npt.NDArray[np.float32]
+    order: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How the lines of an axis come about.
+
+    Attributes:
+        seen: The lines of the source that any of them sees; starts are counted from the first of these.
+        count: Lines of the result.
+        runs: All of these lines; none where they are those that are seen.
+    """
+
+    seen: slice
+    count: int
+    runs: tuple[Run, ...]
 
 
 def resample(
@@ -53,78 +85,125 @@ def resample(
     """
     part_hw = part_hw or (size_hw[0] - corner_yx[0], size_hw[1] - corner_yx[1])
     rows, columns = (
-        _taps(source, target, kernel)[first : first + count]
+        _axis(source, target, kernel, first, count)
         for source, target, first, count in zip(image.shape, size_hw, corner_yx, part_hw)
     )
-    mixed = image.reshape(*image.shape[:2], -1)[_span(rows), _span(columns)]
+    mixed = image.reshape(*image.shape[:2], -1)[rows.seen, columns.seen]
     if kernel == "bilinear" and size_hw[0] <= image.shape[0]:
-        mixed = _mix(_mix(mixed, rows, 0, kernel), columns, 1, kernel)
+        mixed = _mix_columns(_mix_rows(mixed, rows, kernel), columns, kernel)
     else:
-        mixed = _mix(_mix(mixed, columns, 1, kernel), rows, 0, kernel)
+        mixed = _mix_rows(_mix_columns(mixed, columns, kernel), rows, kernel)
     return mixed.reshape(*part_hw, *image.shape[2:])
 
 
-def _mix(image: Pixels, taps: Taps, axis: int, kernel: Kernel) -> Pixels:
-    """Resample the rows (axis 0) or columns (axis 1) of (h, w, c), of which the taps see all."""
-    longest = max(len(weights) for _, weights in taps)
-    if longest == 1 and len(taps) == image.shape[axis]:
+def _mix_columns(image: Pixels, axis: Axis, kernel: Kernel) -> Pixels:
+    """Resample the columns of (h, w, c): turned into rows, for rows of memory add fast."""
+    if not axis.runs:
         return image
-    other, channels = image.shape[1 - axis], image.shape[2]
-    length = other * channels
-    fitting = STRIP_FLOATS // length
-    count = max(STRIP_RESULTS, min(fitting, (fitting - longest) * len(taps) // image.shape[axis]))
-    strips = [taps[i : i + count] for i in range(0, len(taps), count)]
-    source = _aligned(max(_span(strip).stop - _span(strip).start for strip in strips), length)
-    sums = _aligned(count, length)
-    mixed = np.empty((len(taps), length), np.uint8)
-    for i, strip in enumerate(strips):
-        seen = slice(_span(strip).start - taps[0][0], _span(strip).stop - taps[0][0])
-        # rows of memory are what adds fast: columns are turned into rows
-        part = image[seen] if axis == 0 else np.asarray(cv2.transpose(image[:, seen]))
-        floats = source[: seen.stop - seen.start]
-        # 0 * old + 1 * new: the fastest conversion to float that there is
-        cv2.accumulateWeighted(part.reshape(-1, length), floats, 1.0)
-        for (start, weights), line in zip(strip, sums):
-            first = start - strip[0][0]
-            weights.dot(floats[first : first + len(weights)], line)
-        if kernel == "bicubic":  # the absolute value of what is below 0 is wanted by nobody
-            np.maximum(sums, 0, out=sums)
-        cv2.convertScaleAbs(sums[: len(strip)], mixed[i * count : i * count + len(strip)])
-    if axis == 0:
-        return mixed.reshape(len(taps), other, channels)
-    turned = np.asarray(cv2.transpose(mixed.reshape(len(taps), other, channels)), np.uint8)
-    return turned.reshape(other, len(taps), channels)
+    return _turned(_mix_rows(_turned(image), axis, kernel))
 
 
-def _aligned(count: int, length: int) -> npt.NDArray[np.float32]:
-    """Zeros (count, length) of which each row begins at a cache line: BLAS takes a third less for such."""
-    stride = -(-length * 4 // CACHE_LINE) * CACHE_LINE // 4
-    memory = np.zeros(count * stride + CACHE_LINE // 4, np.float32)
-    first = -memory.ctypes.data % CACHE_LINE // 4
-    return memory[first : first + count * stride].reshape(count, stride)[:, :length]
+def _turned(image: Pixels) -> Pixels:
+    """Rows as columns; OpenCV drops a single channel."""
+    height, width, channels = image.shape
+    return np.asarray(cv2.transpose(image), np.uint8).reshape(width, height, channels)
 
 
-def _span(taps: Taps) -> slice:
-    """The lines that they see."""
-    return slice(taps[0][0], taps[-1][0] + len(taps[-1][1]))
+def _mix_rows(image: Pixels, axis: Axis, kernel: Kernel) -> Pixels:
+    """Resample the rows of (h, w, c)."""
+    if not axis.runs:
+        return image
+    _, width, channels = image.shape
+    most = max(1, SUMS // (width * channels))
+    longest = max(len(run.weights) for run in axis.runs)
+    # zeros: what is not a number would stay so where it is multiplied by 0
+    floats = np.zeros((max(most, longest), width, channels), np.float32)
+    mixed = np.empty((axis.count, width * channels), np.uint8)
+    for run in axis.runs:
+        lines = mixed[run.lines]
+        step = math.ceil(len(lines) / math.ceil(len(lines) / most))
+        for first in range(0, len(lines), step):
+            part = lines[first : first + step]
+            sums = _sums(image, run, first, len(part), floats)
+            if kernel == "bicubic":  # else what is below 0 would be turned into what is above
+                np.maximum(sums, 0, out=sums)
+            cv2.convertScaleAbs(sums, part)
+    return mixed.reshape(axis.count, width, channels)
+
+
+def _sums(
+    image: Pixels, run: Run, first: int, count: int, floats: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Weighted sums (count, w * c) of some lines of a run; ``floats`` has room for what that takes."""
+    start = run.start + first * run.step
+    if count >= LEAST_LINES:
+        sums, span = floats[:count], (count - 1) * run.step + 1
+        # a running mean takes pixels as they are, for all lines at once
+        for offset, share in run.order:
+            seen = image[start + offset : start + offset + span : run.step]
+            cv2.accumulateWeighted(seen, sums, share)
+        return sums.reshape(count, -1)
+    sums = np.empty((count, image[0].size), np.float32)
+    converted = floats[: len(run.weights)]
+    for i, line in enumerate(sums):
+        begin = start + i * run.step
+        cv2.accumulateWeighted(image[begin : begin + len(converted)], converted, 1.0)
+        run.weights.dot(converted.reshape(len(converted), -1), line)
+    return sums
 
 
 @lru_cache(maxsize=64)
-def _taps(source: int, target: int, kernel: Kernel) -> Taps:
-    """Of each target line the first source line that it sees, and the weights from there on."""
+def _axis(source: int, target: int, kernel: Kernel, first: int, count: int) -> Axis:
+    """Some lines of an axis that is resized.
+
+    Args:
+        source: Its lines.
+        target: How many are made of them.
+        kernel: As `resample`.
+        first: The first line that is wanted.
+        count: How many are.
+    """
     if source == target:
-        return tuple((i, np.ones(1, np.float32)) for i in range(source))
+        return Axis(slice(first, first + count), count, ())
+    taps = [_taps(source, target, kernel, i) for i in range(first, first + count)]
+    seen = slice(taps[0][0], taps[-1][0] + len(taps[-1][1]))
+    # lines that far apart lie alike between those of the source
+    divisor = math.gcd(source, target)
+    period, step = target // divisor, source // divisor
+    runs = []
+    for i in range(min(period, count)):
+        while i < count:
+            start, weights = taps[i]
+            last = i
+            while (
+                last + period < count
+                and taps[last + period][0] == taps[last][0] + step
+                and len(taps[last + period][1]) == len(weights)
+            ):
+                last += period
+            lines = slice(i, last + 1, period)
+            runs.append(Run(lines, start - seen.start, step, weights, _order(weights)))
+            i = last + period
+    return Axis(seen, count, tuple(runs))
+
+
+def _taps(source: int, target: int, kernel: Kernel, i: int) -> tuple[int, npt.NDArray[np.float32]]:
+    """The first line of the source that a line sees, and the weights from there on."""
     scale = source / target
     stretch = max(scale, 1.0)
     support = _RADIUS[kernel] * stretch
-    taps = []
-    for i in range(target):
-        centre = (i + 0.5) * scale
-        start = max(math.floor(centre - support + 0.5), 0)
-        stop = min(math.floor(centre + support + 0.5), source)
-        values = _kernel((np.arange(start, stop) + 0.5 - centre) / stretch, kernel)
-        taps.append((start, (values / values.sum()).astype(np.float32)))
-    return tuple(taps)
+    centre = (i + 0.5) * scale
+    start = max(math.floor(centre - support + 0.5), 0)
+    stop = min(math.floor(centre + support + 0.5), source)
+    values = _kernel((np.arange(start, stop) + 0.5 - centre) / stretch, kernel)
+    return start, (values / values.sum()).astype(np.float32)
+
+
+def _order(weights: npt.NDArray[np.float32]) -> tuple[tuple[int, float], ...]:
+    """Weights as shares of a running mean, the largest first, so that what they add up to is never near 0."""
+    order = [int(i) for i in np.argsort(-weights, kind="stable") if weights[i] != 0]
+    shares = weights[order] / np.cumsum(weights[order], dtype=np.float64)
+    return tuple(zip(order, shares.tolist()))
 
 
 def _kernel(x: npt.NDArray[Any], kernel: Kernel) -> npt.NDArray[Any]:

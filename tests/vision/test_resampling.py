@@ -105,12 +105,16 @@ def test_views_of_frames(kernel: Any, target: Any) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-def test_strips_leave_no_seams(kernel: Any, monkeypatch: Any) -> None:
-    image = noise(150, 130, 3)
-    whole = resample(image, (40, 60), kernel)
-    monkeypatch.setattr(resampling, "STRIP_FLOATS", 1)
-    monkeypatch.setattr(resampling, "STRIP_RESULTS", 3)
-    np.testing.assert_array_equal(resample(image, (40, 60), kernel), whole)
+@pytest.mark.parametrize("source", [(160, 120), (157, 131)])
+def test_lines_alone_and_together(kernel: Any, source: Any, monkeypatch: Any) -> None:
+    image = noise(*source, 3)
+    found = []
+    for room, least in ((2**16, 4), (1, 4), (1, 1), (2**16, 1), (5 * 120 * 3, 2)):
+        monkeypatch.setattr(resampling, "SUMS", room)
+        monkeypatch.setattr(resampling, "LEAST_LINES", least)
+        found.append(resample(image, (40, 60), kernel).astype(int))
+    for other in found[1:]:
+        assert np.abs(other - found[0]).max() <= 1
 
 
 def test_the_image_is_left_as_it_is() -> None:
