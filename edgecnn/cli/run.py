@@ -17,6 +17,7 @@ from edgecnn.cli._line import status_line
 
 if TYPE_CHECKING:
     from edgecnn.choices import Objective
+    from edgecnn.predictor import Predictor
     from edgecnn.results import Result
     from edgecnn.stream import Frame, Sink, Source, Summary
 
@@ -116,6 +117,7 @@ def _size_hw(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 )
 @click.option("--max-frames", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
 @click.option("--duration", type=_FiniteRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
+@click.option("--service", is_flag=True, help="For systemd: tell it how it goes; SIGHUP opens BUNDLE again.")
 @_common.verbosity
 def command(
     bundle: str,
@@ -137,6 +139,7 @@ def command(
     tiles: float | None,
     max_frames: int | None,
     duration: float | None,
+    service: bool,
 ) -> None:
     """Run BUNDLE (the face detector that ships, if left out) on a camera, a video or pictures.
 
@@ -159,11 +162,18 @@ def command(
         raise click.UsageError("--still goes with a camera or a video, not with a folder of pictures")
 
     from edgecnn.predictor import load
-    from edgecnn.stream import Interrupted, WindowSink, open_json, open_save, open_sources, run_stream
+    from edgecnn.stream import (
+        Interrupted,
+        Supervised,
+        WindowSink,
+        open_json,
+        open_save,
+        open_sources,
+        run_stream,
+    )
 
-    with (
-        open_sources(wheres, timeout_s=timeout, frame_hw=frame_hw) as opened,
-        load(
+    def open_predictor() -> Predictor:
+        return load(
             bundle,
             runtime=runtime,
             precision=precision,
@@ -174,8 +184,13 @@ def command(
             smooth=smooth,
             still=still,
             tiles=tiles,
-        ) as predictor,
+        )
+
+    with (
+        open_sources(wheres, timeout_s=timeout, frame_hw=frame_hw) as opened,
+        Supervised(open_predictor) as supervised,
     ):
+        predictor = supervised.predictor
         if predictor.runtime.name == "null":
             log.warning("the runtime null has no engine: every score is zero, whatever the frame shows")
         sinks: list[Sink] = []
@@ -194,10 +209,11 @@ def command(
                     line.show(str(tally))
 
                 summary = run_stream(
-                    predictor,
+                    supervised,
                     opened,
                     sinks,
                     workers=predictor.workers,
+                    service=service,
                     max_frames=max_frames,
                     duration_s=duration,
                     on_frame=on_frame,
@@ -293,6 +309,8 @@ def _sentence(summary: Summary, tally: _Tally, runtime: str) -> str:
         text += f", {summary.dropped} dropped"
     if summary.reconnects:
         text += f", {summary.reconnects} times reconnected"
+    if summary.restarts:
+        text += f", engine replaced {summary.restarts} times"
     if summary.skipped:
         text += f", {summary.skipped} skipped"
     return text

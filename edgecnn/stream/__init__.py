@@ -9,6 +9,7 @@ from edgecnn.stream.pipeline import open_pipeline
 from edgecnn.stream.sinks import open_json, open_save
 from edgecnn.stream.sources import open_source, open_sources
 from edgecnn.stream.stills import FolderSink, StillSink
+from edgecnn.stream.supervision import Supervised
 from edgecnn.stream.video import VideoSink
 from edgecnn.stream.window import WindowSink
 
@@ -22,6 +23,7 @@ __all__ = [
     "Source",
     "StillSink",
     "Summary",
+    "Supervised",
     "VideoSink",
     "WindowSink",
     "open_json",

@@ -162,6 +162,8 @@ class Summary:
         reconnects: How often a source was opened again.
         seconds: Wall time.
         skipped: Pictures of a folder that could not be used.
+        failed: Frames without a result, because the engine failed over them.
+        restarts: How often an engine was replaced.
     """
 
     frames: int
@@ -172,6 +174,8 @@ class Summary:
     reconnects: int
     seconds: float
     skipped: int = 0
+    failed: int = 0
+    restarts: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers by the names above."""

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgecnn.errors import EdgeCnnError, InputError
+from edgecnn.errors import EdgeCnnError, EngineError, InputError
 from edgecnn.results import Result
 from edgecnn.stream.base import EndOfStream, Frame, Image, Sink, Source, Summary
 from edgecnn.stream.interrupts import Interrupts
-from edgecnn.stream.pipeline import Pipeline, Predict, open_pipeline
+from edgecnn.stream.pipeline import Pipeline, Predict, Prediction, open_pipeline
+from edgecnn.stream.service import ServiceManager
+from edgecnn.stream.supervision import Supervised, TooManyRestarts
 
 __all__ = ["Interrupted", "run_stream"]
 
 log = logging.getLogger(__name__)
 
 LATENCIES_KEPT = 10_000
+# how long a frame is waited for before other duties
+TEND_S = 0.5
 
 OnFrame = Callable[[Frame, Result], None]
 
@@ -37,11 +43,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run_stream(
-    predictor: Predict,
+    predictor: Predict | Supervised,
     source: Source,
     sinks: Sequence[Sink] = (),
     *,
     workers: int = 1,
+    service: bool = False,
     max_frames: int | None = None,
     duration_s: float | None = None,
     on_frame: OnFrame | None = None,
@@ -55,10 +62,12 @@ def run_stream(
     others are logged; an interrupt goes before those that are edgecnn's or the system's.
 
     Args:
-        predictor: Gives the result of a frame, uint8 (H, W, 3) BGR.
+        predictor: Gives the result of a frame, uint8 (H, W, 3) BGR. One that is supervised is replaced when
+            it fails or hangs, at the cost of the frame that shows it.
         source: Where frames come from.
         sinks: What takes them.
         workers: How many frames to predict side by side; 1 where one depends on the one before.
+        service: systemd is told how it goes, and SIGHUP has a supervised predictor open its bundle again.
         max_frames: Stop after this many frames.
         duration_s: Stop after this many seconds of wall time.
         on_frame: Called after the sinks.
@@ -69,13 +78,15 @@ def run_stream(
         DeviceUnavailable: A camera stopped answering.
         Interrupted: SIGINT or SIGTERM (in the main thread).
     """
-    run = _Run(source, sinks, on_frame)
+    supervised = predictor if isinstance(predictor, Supervised) else None
+    run = _Run(supervised, source, sinks, on_frame, ServiceManager() if service else None)
     interrupted = False
     failures: list[BaseException] = []
-    with Interrupts() as interrupts:
+    with Interrupts(service=service and supervised is not None) as interrupts:
         try:
             try:
-                with open_pipeline(source, predictor, workers) as pipeline:
+                on_stuck = supervised.replace if supervised else None
+                with open_pipeline(source, predictor, workers, on_stuck) as pipeline:
                     run.loop(pipeline, interrupts, max_frames, duration_s)
             finally:
                 interrupts.end()
@@ -102,43 +113,78 @@ def _chosen(failures: list[BaseException], interrupted: Interrupted | None) -> B
 
 
 class _Run:
-    def __init__(self, source: Source, sinks: Sequence[Sink], on_frame: OnFrame | None) -> None:
+    def __init__(
+        self,
+        supervised: Supervised | None,
+        source: Source,
+        sinks: Sequence[Sink],
+        on_frame: OnFrame | None,
+        manager: ServiceManager | None,
+    ) -> None:
+        self._supervised = supervised
         self._source = source
         self._sinks = sinks
         self._on_frame = on_frame
+        self._manager = manager
         self._start = time.monotonic()
         self._frames = 0
         self._dropped = 0
         self._unfit = 0
+        self._last_unfit: InputError | None = None
+        self._failed = 0
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
     def loop(
         self, pipeline: Pipeline, interrupts: Interrupts, max_frames: int | None, duration_s: float | None
     ) -> None:
-        last_unfit: InputError | None = None
-        deadline_s = None if duration_s is None else self._start + duration_s
-        while max_frames is None or self._frames < max_frames:
-            prediction = pipeline.take(deadline_s)
+        end_s = math.inf if duration_s is None else self._start + duration_s
+        if self._manager:
+            self._manager.ready(f"{self._source.name}")
+        while (max_frames is None or self._frames < max_frames) and time.monotonic() < end_s:
+            self._tend(interrupts)
+            prediction = pipeline.take(min(end_s, time.monotonic() + TEND_S))
             self._dropped = pipeline.dropped
-            if prediction is None:
+            if pipeline.ended:
                 break
-            frame = prediction.frame
-            try:
-                result = prediction.result()
-            except InputError as error:
-                last_unfit = type(error)(f"{frame.source}: {error}")
-                if self._source.root is None:
-                    raise last_unfit from error
-                self._unfit += 1
-                log.warning("skipped: %s", last_unfit)
+            result = self._result(prediction) if prediction else None
+            if prediction is None or result is None:
                 continue
             try:
                 with interrupts.held():
-                    self._write(frame, result)
+                    self._write(prediction.frame, result)
             except EndOfStream:
                 break
-        if self._frames == 0 and last_unfit is not None:
-            raise last_unfit
+        if self._frames == 0 and self._last_unfit is not None:
+            raise self._last_unfit
+
+    def _tend(self, interrupts: Interrupts) -> None:
+        """What a service does between frames."""
+        if self._manager:
+            self._manager.alive(f"{self._frames} frames, {self._dropped} dropped")
+        if self._supervised and interrupts.hung_up.is_set():
+            interrupts.hung_up.clear()
+            # frames are predicted by the old bundle until the new one is there
+            threading.Thread(target=self._supervised.reload, name="reload").start()
+
+    def _result(self, prediction: Prediction) -> Result | None:
+        """The result of a frame; None where the stream goes on without it."""
+        frame = prediction.frame
+        try:
+            return prediction.result()
+        except InputError as error:
+            self._last_unfit = type(error)(f"{frame.source}: {error}")
+            if self._source.root is None:
+                raise self._last_unfit from error
+            self._unfit += 1
+            log.warning("skipped: %s", self._last_unfit)
+        except TooManyRestarts:
+            raise
+        except EngineError as error:
+            if self._supervised is None:
+                raise
+            self._failed += 1
+            log.warning("%s: frame %d has no result: %s", frame.source, frame.index, error)
+        return None
 
     def _write(self, frame: Frame, result: Result) -> None:
         self._frames += 1
@@ -171,10 +217,14 @@ class _Run:
             reconnects=self._source.reconnects,
             seconds=round(seconds, 3),
             skipped=self._source.skipped + self._unfit,
+            failed=self._failed,
+            restarts=self._supervised.restarts if self._supervised else 0,
         )
 
     def close(self, interrupts: Interrupts, failures: list[BaseException]) -> Summary:
         """Close every sink, also when one of them fails or hangs; adds what fails to ``failures``."""
+        if self._manager:
+            self._manager.stopping()
         summary = self._summary()
         for sink in self._sinks:
             try:

@@ -25,10 +25,13 @@ class Interrupts:
 
     Attributes:
         came: A signal came.
+        hung_up: SIGHUP came, of a service, which is not interrupted by it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, service: bool = False) -> None:
         self.came = False
+        self.hung_up = threading.Event()
+        self._service = service
         self._ended = False
         self._holding = False
         self._waiting = False
@@ -67,6 +70,9 @@ class Interrupts:
         self._waiting = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._service and signal.Signals(number).name == "SIGHUP":
+            self.hung_up.set()
+            return
         self.came = True
         if self._holding and not self._waiting:
             self._waiting = True

@@ -7,17 +7,25 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout  # another one than the built-in in Python 3.10
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from edgecnn.errors import EngineError
 from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, Source
 from edgecnn.stream.capture import Capture, Captured, read
 
-__all__ = ["Pipeline", "Predict", "Prediction", "open_pipeline"]
+__all__ = ["OnStuck", "Pipeline", "Predict", "Prediction", "open_pipeline"]
 
 Predict = Callable[[Image], Result]
+OnStuck = Callable[[float, str], None]
+
+# a prediction is stuck when it takes so much longer than any before, and at least so long; the first one
+# may have to wait for an engine that is built or warmed up
+STUCK_S, STUCK_TIMES, STUCK_FIRST_S = 10.0, 5.0, 120.0
+WATCH_S = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +50,23 @@ class Prediction:
 
 
 class Pipeline(ABC):
-    """Gives the frames of a source with their results, in the source's order; a context manager."""
+    """Gives the frames of a source with their results, in the source's order; a context manager.
+
+    Attributes:
+        dropped: Frames that were given up so far.
+        ended: There are no more.
+    """
 
     dropped = 0
+    ended = False
 
     @abstractmethod
     def take(self, deadline_s: float | None = None) -> Prediction | None:
         """Wait for the next frame with its result; None at the end of the source.
 
         Args:
-            deadline_s: Give up at this time of ``time.monotonic``, with None too.
+            deadline_s: Wait no longer than to this time of ``time.monotonic``; then it is None too, and the
+                next call goes on from there.
 
         Raises:
             EdgeCnnError: What the source raised.
@@ -67,20 +82,26 @@ class Pipeline(ABC):
         self.close()
 
 
-def open_pipeline(source: Source, predict: Predict, workers: int = 1) -> Pipeline:
+def open_pipeline(
+    source: Source, predict: Predict, workers: int = 1, on_stuck: OnStuck | None = None
+) -> Pipeline:
     """Let frames flow.
 
     While one frame is predicted, the next one is read, and the one before is the caller's: three threads
     of work, with ``workers`` more where several frames are predicted side by side. No more than
-    ``2 * workers + 3`` frames are held at a time, however slow the caller is. Frames of an iterable are
-    not read ahead, so they are predicted one by one when the caller asks for them.
+    ``2 * workers + 3`` frames of a source are held at a time, however slow the caller is. Frames of an
+    iterable are not read ahead, so they are predicted one by one when the caller asks for them.
 
     Args:
         source: Where frames come from.
         predict: Gives the result of a frame, uint8 (H, W, 3) BGR; called from other threads.
         workers: How many frames to predict side by side; 1 where one depends on the one before.
+        on_stuck: Called when a prediction does not come back, with when it began and what to say; the frame
+            gets an `EngineError`, and another worker takes the next one.
     """
-    return _Overlapped(source, predict, workers) if source.ahead else _Serial(source, predict)
+    if not source.ahead:
+        return _Serial(source, predict)
+    return _Overlapped(source, predict, workers, on_stuck)
 
 
 def _predicted(captured: Captured, predict: Predict) -> Result:
@@ -99,9 +120,19 @@ def _predicted(captured: Captured, predict: Predict) -> Result:
 
 def _settle(future: Future[Result], captured: Captured, predict: Predict) -> None:
     try:
-        future.set_result(_predicted(captured, predict))
+        result = _predicted(captured, predict)
     except BaseException as error:  # raised again where the result is asked for
-        future.set_exception(error)
+        _end(future, error)
+    else:
+        _end(future, result)
+
+
+def _end(future: Future[Result], outcome: Result | BaseException) -> None:
+    with suppress(InvalidStateError):  # it was given up meanwhile
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
 
 
 class _Serial(Pipeline):
@@ -114,6 +145,7 @@ class _Serial(Pipeline):
             return None
         captured = read(self._source)
         if captured is None:
+            self.ended = True
             return None
         future: Future[Result] = Future()
         _settle(future, captured, self._predict)
@@ -123,62 +155,82 @@ class _Serial(Pipeline):
 class _Overlapped(Pipeline):
     """Workers take the frames in turn, and leave a place for each result before they begin with it."""
 
-    def __init__(self, source: Source, predict: Predict, workers: int) -> None:
+    def __init__(self, source: Source, predict: Predict, workers: int, on_stuck: OnStuck | None) -> None:
         self._predict = predict
         self._places: queue.SimpleQueue[Prediction | BaseException | None] = queue.SimpleQueue()
+        self._next: Prediction | BaseException | None = None
         # one frame more than are worked on: the one that the caller has
         self._room = threading.Semaphore(workers + 1)
         self._callers = False
         self._turn = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         self._capture = Capture(source, workers + 1)
-        self._threads = [
-            threading.Thread(target=self._work, name=f"predict {number}", daemon=True)
-            for number in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._working: dict[threading.Thread, tuple[Future[Result], float]] = {}
+        self._longest_s = 0.0
+        self._threads: list[threading.Thread] = []
+        for _ in range(workers):
+            self._add_worker()
+        self._on_stuck = on_stuck
+        if on_stuck is not None:
+            threading.Thread(target=self._watch, args=(on_stuck,), name="watch", daemon=True).start()
 
     @property
     def dropped(self) -> int:  # type: ignore[override]
         return self._capture.dropped
 
     def take(self, deadline_s: float | None = None) -> Prediction | None:
+        if self.ended:
+            return None
         if self._callers:
             self._callers = False
             self._room.release()
         try:
-            place = self._places.get(timeout=_left(deadline_s))
-            if isinstance(place, Prediction):
-                place.future.exception(_left(deadline_s))
+            if self._next is None:
+                self._next = self._places.get(timeout=_left(deadline_s))
+            if isinstance(self._next, Prediction):
+                self._next.future.exception(_left(deadline_s))
         except (queue.Empty, FutureTimeout):
             return None
-        if place is None or isinstance(place, BaseException):
-            self._places.put(None)
-            if place is not None:
-                raise place
-            return None
-        self._callers = True
-        return place
+        place, self._next = self._next, None
+        if isinstance(place, Prediction):
+            self._callers = True
+            return place
+        self.ended = True
+        if place is not None:
+            raise place
+        return None
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         self._capture.close()
         for _ in self._threads:
             self._room.release()
-        for thread in self._threads:
-            thread.join()
+        # without somebody to replace it, an engine that hangs is waited for: it may not be closed under it
+        end_s = None if self._on_stuck is None else time.monotonic() + STUCK_S
+        for thread in list(self._threads):
+            thread.join(_left(end_s))
+
+    def _add_worker(self) -> None:
+        thread = threading.Thread(target=self._work, name="predict", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _work(self) -> None:
+        me = threading.current_thread()
         while True:
             self._room.acquire()  # before the frame is taken: of a camera, it shall be the newest one then
             with self._turn:
-                captured = None if self._closed else self._take()
+                captured = None if self._closed.is_set() else self._take()
                 if captured is None:
                     return
                 future: Future[Result] = Future()
                 self._places.put(Prediction(captured.frame, future))
+            begun = time.monotonic()
+            self._working[me] = future, begun
             _settle(future, captured, self._predict)
+            if self._working.pop(me, None) is None:  # another worker has its place by now
+                return
+            self._longest_s = max(self._longest_s, time.monotonic() - begun)
 
     def _take(self) -> Captured | None:
         try:
@@ -189,6 +241,22 @@ class _Overlapped(Pipeline):
         if captured is None:
             self._places.put(None)
         return captured
+
+    def _watch(self, on_stuck: OnStuck) -> None:
+        """Strike off workers that do not come back; threads cannot be ended."""
+        while not self._closed.wait(WATCH_S):
+            limit_s = max(STUCK_S, STUCK_TIMES * self._longest_s) if self._longest_s else STUCK_FIRST_S
+            for thread, (future, begun_s) in list(self._working.items()):
+                if time.monotonic() - begun_s < limit_s or self._working.pop(thread, None) is None:
+                    continue
+                self._threads.remove(thread)
+                stuck = EngineError(f"a prediction did not come back within {limit_s:.0f} s")
+                try:
+                    on_stuck(begun_s, str(stuck))
+                except EngineError as error:
+                    stuck = error
+                self._add_worker()
+                _end(future, stuck)
 
 
 def _left(deadline_s: float | None) -> float | None:
