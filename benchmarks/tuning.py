@@ -26,6 +26,7 @@ from tables import table
 import edgecnn
 from edgecnn.auto import choose
 from edgecnn.candidates import Candidate, engines_here, find_candidates
+from edgecnn.devices.state import Others
 from edgecnn.progress import silent_work
 from edgecnn.runtimes import RuntimeOptions
 from edgecnn.timing import race
@@ -74,7 +75,7 @@ def all_settings(grid: Grid, candidates: Sequence[Candidate]) -> list[Setting]:
 
 def compared(bundle: edgecnn.Bundle, objective: Any) -> dict[str, Any]:
     """The pick beside the best of all and what is taken where nothing was tuned; the fastest of them is 1."""
-    untuned = choose(bundle).candidate
+    others, untuned = Others(), choose(bundle).candidate
     start = time.perf_counter()
     tuned = edgecnn.tune(bundle, objective=objective)
     tune_s = time.perf_counter() - start
@@ -102,6 +103,7 @@ def compared(bundle: edgecnn.Bundle, objective: Any) -> dict[str, Any]:
         "best_ms": found.leader_ms * least,
         "ratio": found.ratios[tuned.best] / least,
         "untuned": found.ratios[str(usual)] / least,
+        "others": others.share(),
     }
 
 
@@ -129,6 +131,7 @@ def section(data: Path) -> tuple[str, list[str]]:
                             f"{found['best_ms']:.2f}",
                             f"{found['ratio']:.3f}",
                             f"{found['untuned']:.2f}",
+                            "–" if found["others"] is None else f"{found['others']:.0%}",
                         ]
                     )
                     if found["ratio"] > MOST:
@@ -138,14 +141,15 @@ def section(data: Path) -> tuple[str, list[str]]:
             if before is not None:
                 os.environ["EDGECNN_CACHE"] = before
     header = ["bundle, objective", "settings", "tune s", "all s", "pick", "best of all"]
-    header += ["pick ms", "best ms", "ratio", "untuned"]
+    header += ["pick ms", "best ms", "ratio", "untuned", "others"]
     listed = "\n".join(f"- Goal missed: {miss}." for miss in misses)
     text = f"""## What tune picks
 
 `edgecnn tune` beside all settings of engine, precision, arithmetic, threads, streams and batch, each timed in turns for
 {ROUNDS} rounds; then the pick, the best of all and what `auto` takes where nothing was tuned, with one inference at a time, in
-turns by themselves for {ROUNDS_ALONE}. Of those the fastest is the best here, which the pick and the last column are compared with.
-Times are for one input; of the face detector for all windows of a small picture.
+turns by themselves for {ROUNDS_ALONE}. Of those the fastest is the best here, which the pick and *untuned* are compared with. Times
+are for one input; of the face detector for all windows of a small picture. *Others* is what other programs took of the
+processors meanwhile: with them the best number of threads is another from one minute to the next.
 
 {table(header, rows)}
 

@@ -124,7 +124,7 @@ def race(
 
     Args:
         turns: By name; each does its work and tells the time that it took, in ms.
-        drop: How many times the leader's time, in the median over the rounds, is clearly slower.
+        drop: How many times the leader's time, in three of four rounds, is clearly slower.
         seconds: Go on for at least this long while there is more than one.
         min_rounds: And for at least this many rounds, in which nothing is dropped.
         on_work: Told the seconds that went by.
@@ -141,7 +141,7 @@ def race(
         rounds += 1
         if rounds >= min_rounds:
             leader = min(left, key=lambda name: statistics.median(times[name]))
-            left = [name for name in left if _ratio(times[name], times[leader]) <= drop]
+            left = [name for name in left if _lower_quartile(times[name], times[leader]) <= drop]
     return Race(
         leader=leader,
         leader_ms=statistics.median(times[leader]),
@@ -188,6 +188,11 @@ def seconds_each(
 
 def _ratio(values: list[float], reference: list[float]) -> float:
     return statistics.median(own / other for own, other in zip(values, reference))
+
+
+def _lower_quartile(values: list[float], reference: list[float]) -> float:
+    ratios = sorted(own / other for own, other in zip(values, reference))
+    return ratios[len(ratios) // 4]
 
 
 def _rounds_ms(

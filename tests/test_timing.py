@@ -117,6 +117,18 @@ def test_race_drops_what_is_clearly_slower_and_goes_on_with_the_others() -> None
     assert machine.made.count("a") == machine.made.count("b") > 15
 
 
+def test_noise_drops_nothing() -> None:
+    """Every other turn of the faster one is disturbed: it is not clearly slower, and wins in the end."""
+    machine, calls = Machine(), iter(range(10**6))
+    disturbed = [30.0, 30.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0]
+    noisy = turns(machine, a=10)
+    noisy["b"] = lambda: disturbed[next(calls)]
+    found = race(noisy, drop=1.05, min_rounds=8, clock=machine.clock)
+    assert (found.leader, set(found.left)) == ("b", {"b"})
+    calls = iter(range(10**6))
+    assert set(race(noisy, drop=1.05, min_rounds=4, clock=machine.clock).left) == {"a", "b"}
+
+
 def test_race_of_which_one_is_left_is_over() -> None:
     machine = Machine()
     assert race(turns(machine, a=10, b=20), drop=1.05, seconds=60, clock=machine.clock).left == ("a",)
