@@ -20,8 +20,8 @@ Pixels = npt.NDArray[np.uint8]
 _RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
 # sums stay in a core's second-level cache
 SUMS = 2**16
-# fewer lines than this are not worth a call for each of their weights
-LEAST_LINES = 4
+# more weights than this for each line are not worth a call for each of them
+MOST_CALLS = 3
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _sums(
 ) -> npt.NDArray[np.float32]:
     """Weighted sums (count, w * c) of some lines of a run; ``floats`` has room for what that takes."""
     start = run.start + first * run.step
-    if count >= LEAST_LINES:
+    if len(run.order) <= MOST_CALLS * count:
         sums, span = floats[:count], (count - 1) * run.step + 1
         # a running mean takes pixels as they are, for all lines at once
         for offset, share in run.order:
