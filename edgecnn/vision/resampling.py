@@ -18,9 +18,9 @@ Kernel = Literal["bilinear", "bicubic"]
 Pixels = npt.NDArray[np.uint8]
 
 _RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
-# sums stay in a core's second-level cache
+# so many sums at a time: they stay in a core's second-level cache
 SUMS = 2**16
-# more weights than this for each line are not worth a call for each of them
+# where a line would take more calls than this, one for each weight of all lines, it is summed up alone
 MOST_CALLS = 3
 
 
@@ -114,7 +114,7 @@ def _mix_rows(image: Pixels, axis: Axis, kernel: Kernel) -> Pixels:
     if not axis.runs:
         return image
     _, width, channels = image.shape
-    most = max(1, SUMS // (width * channels))
+    most = min(axis.count, max(1, SUMS // (width * channels)))
     longest = max(len(run.weights) for run in axis.runs)
     # zeros: what is not a number would stay so where it is multiplied by 0
     floats = np.zeros((max(most, longest), width, channels), np.float32)
