@@ -66,6 +66,14 @@ def test_hard_edges_as_pillow(side: Any, source: Any, kernel: Any) -> None:
     assert np.abs(ours - pillow(image, (224, 224), kernel)).max() <= 2
 
 
+@pytest.mark.parametrize("source", [(640, 360), (500, 333), (90, 61)])
+def test_bicubic_takes_columns_first(source: Any) -> None:
+    image = blocks(*source, 4)
+    columns = pillow(image, (source[0], 50), "bicubic").astype(np.uint8)
+    ours = resample(image, (50, 50), "bicubic")
+    assert np.abs(ours - pillow(columns, (50, 50), "bicubic")).max() <= 2
+
+
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
 def test_frames_of_1080p_as_pillow(kernel: Any) -> None:
     cv2 = pytest.importorskip("cv2")
