@@ -16,6 +16,7 @@ from edgecnn.calibration.pixels import PIXELS, fold_pixels, pixel_params
 from edgecnn.calibration.placement import Placement, is_symmetric, place, quantized_tensors
 from edgecnn.calibration.rounding import Int8Weights, round_weights
 from edgecnn.calibration.selection import AUTO, Selected, select_ranges
+from edgecnn.converters.onnx_packed import pack_pixels
 from edgecnn.errors import ModelError, require
 from edgecnn.progress import OnWork, silent_work
 
@@ -94,7 +95,7 @@ class Int8Builder:
                 threads=self._threads,
                 on_progress=self._progress(f"rounding weights for {placement}"),
             )
-        return place(
+        model = place(
             self._network,
             self.layers,
             params,
@@ -102,6 +103,7 @@ class Int8Builder:
             placement=placement,
             kept_float=kept_float,
         )
+        return pack_pixels(model) if placement == "cpu" else model
 
     def ranges(self, placement: Placement) -> Mapping[str, Selected]:
         """The range of each tensor that a placement quantises, but for pixels: they are whole numbers."""

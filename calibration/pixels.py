@@ -18,6 +18,7 @@ __all__ = ["PIXELS", "byte_pixels", "fold_pixels", "pixel_params"]
 PIXELS = "edgecnn.pixels"
 SUFFIX = "pixels"  # of the names of the nodes that make them
 MIDDLE = 128  # pixels around zero fill a signed byte
+TIE = 1e-3
 
 
 def pixel_params(*, symmetric: bool) -> QuantParams:
@@ -59,8 +60,8 @@ def fold_pixels(model: ir.Model) -> bool:
     }
     folded, moved = (_initializer(model.graph, name, value) for name, value in values.items())
     pads = conv.attributes.get_ints("pads", (0, 0, 0, 0))
-    # what is taken off first is what the border is filled with
-    border = np.clip(np.round(-b / a), 0, 255) if any(pads) else np.full_like(a, MIDDLE)
+    # what is taken off first is what the border is filled with; halves, as of a mean of 0.5, are rounded up
+    border = np.clip(np.round(-b / a + TIE), 0, 255) if any(pads) else np.full_like(a, MIDDLE)
     image = model.graph.inputs[0]
     nodes = [ir.node("Cast", [image], {"to": ir.DataType.FLOAT}, name=f"edgecnn/Cast.{SUFFIX}")]
     if transpose is not None:
@@ -72,10 +73,9 @@ def fold_pixels(model: ir.Model) -> bool:
         nodes.append(ir.node(op, [nodes[-1].outputs[0], operand], name=f"edgecnn/{op}.{SUFFIX}"))
 
     then("Sub", "border", border)
-    if any(pads):
+    if (border != MIDDLE).any():  # else the layer's own padding is that pixel
         then("Pad", "pads", np.array([0, 0, pads[0], pads[1], 0, 0, pads[2], pads[3]]))
         conv.attributes["pads"] = ir.AttrInt64s("pads", [0, 0, 0, 0])
-    if (border != MIDDLE).any():
         then("Add", "centre", border - MIDDLE)
     nodes[-1].outputs[0].name = PIXELS
     model.graph.insert_before(conv, nodes)

@@ -16,6 +16,7 @@ from edgecnn.converters.base import Arrow, model_errors
 from edgecnn.converters.dense_graph import DenseGraph
 from edgecnn.converters.dense_places import Axis, Place
 from edgecnn.converters.dense_rules import take
+from edgecnn.converters.onnx_packed import FOUR, pack_pixels, unpack_pixels
 from edgecnn.converters.onnx_shapes import BATCH, infer, real_inputs, tensor_info
 from edgecnn.errors import ModelError, require
 
@@ -82,6 +83,7 @@ class OnnxToDense(Arrow["onnx.ModelProto", DenseOnnx]):
         """
         import onnx
 
+        source = onnx.load_from_string(unpack_pixels(source.SerializeToString()))
         given = tensor_info(real_inputs(source)[0])
         batch = given.shape[0] if isinstance(given.shape[0], int) else WINDOWS
         height, width, channels = _window(source)
@@ -108,7 +110,10 @@ class OnnxToDense(Arrow["onnx.ModelProto", DenseOnnx]):
         weights = [tensor for tensor in graph.weights if tensor.name in read]
         dense = onnx.helper.make_graph(nodes, source.graph.name, [picture], [found], weights)
         model = onnx.helper.make_model(dense, opset_imports=source.opset_import, ir_version=source.ir_version)
-        return DenseOnnx(model.SerializeToString(), tuple(dict.fromkeys(graph.inexact)))
+        content: bytes = model.SerializeToString()
+        if self.stride % FOUR == 0:
+            content = pack_pixels(content, size_hw=(height, width))
+        return DenseOnnx(content, tuple(dict.fromkeys(graph.inexact)))
 
     def ensures(self, source: onnx.ModelProto, target: DenseOnnx) -> None:
         """Check that it is valid, and gives one score for each class of one window."""

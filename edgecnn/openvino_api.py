@@ -105,18 +105,19 @@ def _change_layout_last(model: Any) -> None:
 
     With the transposition first, the CPU plugin would run the layer that reads them in float.
     """
-    for pixels in model.get_parameters():
-        transpose = _only_reader(pixels, "Transpose")
+    for transpose in model.get_ordered_ops():
+        if transpose.get_type_name() != "Transpose" or transpose.get_element_type().to_dtype() != np.uint8:
+            continue
         first = last = _only_reader(transpose, "Convert")
         for kind in ("Subtract", "Multiply"):
             following = _only_reader(last, kind)
             # a scalar stands for all channels, wherever they are
             if following is not None and following.input_value(1).get_partial_shape().rank == 0:
                 last = following
-        if transpose is None or first is None or last.get_type_name() != "Multiply":
+        if first is None or last.get_type_name() != "Multiply":
             continue
         readers = last.output(0).get_target_inputs()
-        first.input(0).replace_source_output(pixels.output(0))
+        first.input(0).replace_source_output(transpose.input_value(0))
         transpose.input(0).replace_source_output(last.output(0))
         for reader in readers:
             reader.replace_source_output(transpose.output(0))

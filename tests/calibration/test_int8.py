@@ -14,6 +14,7 @@ import torch
 from edgecnn.calibration.int8 import Int8Builder
 from edgecnn.calibration.pixels import PIXELS
 from edgecnn.calibration.placement import Placement
+from edgecnn.converters.onnx_packed import unpack_pixels
 from edgecnn.errors import InputError, ModelError
 from tests.calibration.graphs import content, graph, node, noise, pixels
 from tests.converters.helpers import convert, run_bytes
@@ -95,6 +96,16 @@ def test_what_was_seen_and_what_was_chosen(shapes: Int8Builder) -> None:
             assert chosen.params.signed == (placement == "tensorrt")
             assert chosen.low <= 0 < chosen.high <= shapes.observations[name].high * 1.01
         assert shapes.ranges(placement) is ranges
+
+
+def test_on_the_cpu_the_first_layer_takes_four_pixels_at_a_time(shapes: Int8Builder) -> None:
+    unseen = windows(20, seed=2)
+    made = shapes.build("cpu")
+    single = unpack_pixels(made)
+    assert single != made
+    np.testing.assert_array_equal(scores(made, unseen), scores(single, unseen))
+    for other in (shapes.build("cpu", [shapes.layers[0].name]), shapes.build("tensorrt")):
+        assert unpack_pixels(other) is other
 
 
 def test_a_recipe_is_followed(shapes_model: bytes) -> None:

@@ -18,6 +18,7 @@ from edgecnn.calibration.int8 import Int8Builder
 from edgecnn.converters.dense_places import Axis, Place, Slide
 from edgecnn.converters.onnx_dense import DenseOnnx, OnnxToDense
 from edgecnn.converters.onnx_fp16 import OnnxToFp16
+from edgecnn.converters.onnx_packed import unpack_pixels
 from edgecnn.errors import ModelError
 from edgecnn.manifest import TensorInfo
 from edgecnn.runtimes import Artifact, backend
@@ -205,6 +206,17 @@ def test_int8_stays_int8(name: str) -> None:
     kinds = [[node.op_type for node in graph.node].count("DequantizeLinear") for graph in (before, after)]
     assert kinds[0] == kinds[1]
     assert _bytes_of_weights(after) == _bytes_of_weights(before)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_int8_reads_four_pixels_at_a_time_where_windows_allow_it(stride: int) -> None:
+    model = Int8Builder(model_of("flatten"), pixels(16, WINDOW, WINDOW, 3), method="minmax", threads=1).build(
+        "cpu"
+    )
+    assert unpack_pixels(model) != model
+    made = dense(model, stride)
+    assert difference(model, made, stride) <= 0.02
+    assert (unpack_pixels(made.model) != made.model) == (stride == 4)
 
 
 def _bytes_of_weights(graph: onnx.GraphProto) -> int:
