@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import adapter
+import first_layer
 import geometry
 import nms
 import still
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     data = data_folder(options.data)
     parts = [
         geometry.section(data),
+        first_layer.section(data),
         nms.section(),
         windows.section(),
         still.section(data),
