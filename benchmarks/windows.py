@@ -36,6 +36,7 @@ from edgecnn.loading import bundle_path
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
 from edgecnn.timing import interleaved_ms
 from edgecnn.vision import pyramid, window_batches
+from edgecnn.vision.windows import level_image
 
 FRAMES = ((480, 640), (1080, 1920))
 LEVELS, SCALE_STEP = 3, 1.25
@@ -102,7 +103,7 @@ def opened(model: bytes, stride: int | None = None, runtime: str = "ort") -> Run
 
 
 def compared(network: Network, precision: str, stride: int, frame: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """Windows of a frame, ms of single calls, of batches and of all at once, and how far scores are apart."""
+    """Windows of a frame, ms of single calls, of batches, of all at once and its levels, and how far scores are apart."""
     side = min(network.spec.size_hw)
     geometry = WindowGeometry(
         stride=stride, scale_step=SCALE_STEP, min_size=side, max_size=int(side * SCALE_STEP ** (LEVELS - 1))
@@ -136,6 +137,7 @@ def compared(network: Network, precision: str, stride: int, frame: npt.NDArray[n
             "batches": in_batches,
             "ort": lambda: all_at_once.score_windows(frame),
             "openvino": lambda: elsewhere.score_windows(frame),
+            "levels": lambda: [level_image(frame, level, spec) for level in levels],
         }
         ms = interleaved_ms(calls, seconds=1.0, min_rounds=ROUNDS, warmup=1)
         wanted = np.concatenate(
@@ -149,6 +151,7 @@ def compared(network: Network, precision: str, stride: int, frame: npt.NDArray[n
         "batches": ms["batches"] * each,
         "ort": ms["ort"],
         "openvino": ms["openvino"],
+        "levels": ms["levels"],
         "apart": float(np.abs(found - wanted).max()),
     }
 
@@ -204,6 +207,7 @@ def section() -> tuple[str, list[str]]:
                             f"{found['batches']:,.0f}",
                             f"{found['ort']:,.1f}",
                             f"{found['openvino']:,.1f}",
+                            f"{found['levels']:,.1f}",
                             f"{ratio:.1f}×",
                             f"{found['apart']:.1g}",
                         ]
@@ -218,6 +222,7 @@ def section() -> tuple[str, list[str]]:
         "batches of 64 ms",
         "at once ms",
         "OpenVINO ms",
+        "levels ms",
         "ratio",
         "scores apart",
     ]
@@ -229,8 +234,8 @@ def section() -> tuple[str, list[str]]:
 
 Three sizes of a frame, one thread, medians of turns. *One by one* is the same network in fp32 in ONNX Runtime, called once
 for each window, as {SAMPLE} of them take it and without cutting them out; *batches* the same of 64, in the precision of the row.
-*At once* begins with the frame, in ONNX Runtime and in OpenVINO; the ratio is that of one by one over the faster of the
-two. Scores in ONNX Runtime are compared with those of single windows in the same precision.
+*At once* begins with the frame, in ONNX Runtime and in OpenVINO; *levels* is what resizing takes of it. The ratio is that
+of one by one over the faster of the two. Scores in ONNX Runtime are compared with those of single windows in the same precision.
 
 {table(header, rows)}
 
@@ -238,8 +243,9 @@ Goals: {goals}.
 {listed}
 
 Shared pixels are all there is to gain: a window of 48 pixels has 9 times the pixels of a stride of 16, and 36 times
-those of a stride of 8; one of 64 has 16 and 64 times. INT8 gains little on top: of ONNX Runtime's time at
-1920×1080 the first convolution, with the most pixels and the fewest channels, takes {" and ".join(shares)}.
+those of a stride of 8; one of 64 has 16 and 64 times. What INT8 gains on top is less for the levels, which take as long
+in any precision. Of ONNX Runtime's time in INT8 at 1920×1080 the first convolution, with the most pixels, takes
+{" and ".join(shares)}.
 """
     return text, misses
 
