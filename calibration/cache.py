@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn import paths
-from edgecnn.bundle import decode_npz, encode_npz
 from edgecnn.calibration.activations import IMAGES_A_RUN, OnProgress, observe
 from edgecnn.calibration.observers import BINS, MOMENTUM, Observation
+from edgecnn.npz import decode_npz, encode_npz
 
 __all__ = ["FILES_MAX", "cache_folder", "observe_cached"]
 

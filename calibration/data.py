@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from edgecnn.errors import InputError, MediaError
 from edgecnn.manifest import sizes_text
+from edgecnn.npz import open_npz
 from edgecnn.spec import ModelSpec
 from edgecnn.vision.color import check_frame
 from edgecnn.vision.geometry import fit, resize
@@ -29,6 +29,7 @@ FrameSource = str | os.PathLike[str] | npt.NDArray[Any] | Iterable[npt.NDArray[n
 _T = TypeVar("_T")
 
 NPZ_KEY = "frames"
+NPZ_BYTES_MAX = 2**33
 # windows come from at most so many frames, however many windows are drawn
 WINDOW_FRAMES = 256
 
@@ -194,16 +195,14 @@ def _frames_of_path(path: Path, count: int) -> _Frames:
 
 def _load_npz(path: Path) -> npt.NDArray[Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files
-            if NPZ_KEY not in names and len(names) != 1:
-                raise MediaError(f"{path}: holds {', '.join(names) or 'nothing'}; name the array {NPZ_KEY!r}")
-            array: npt.NDArray[Any] = archive[NPZ_KEY if NPZ_KEY in names else names[0]]
-    except MediaError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise MediaError(f"{path}: not an npz of plain arrays ({error})") from error
-    return array
+        file = path.open("rb")
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror})") from error
+    with file, open_npz(file, str(path), MediaError, NPZ_BYTES_MAX) as arrays:
+        names = list(arrays)
+        if NPZ_KEY not in names and len(names) != 1:
+            raise MediaError(f"{path}: holds {', '.join(names) or 'nothing'}; name the array {NPZ_KEY!r}")
+        return arrays[NPZ_KEY if NPZ_KEY in names else names[0]]
 
 
 def _checked_array(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgecnn.converters.base import Arrow, model_errors
 from edgecnn.converters.onnx_shapes import real_inputs
 from edgecnn.errors import ModelError, require
+from edgecnn.external_data import external_tensor
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,10 +57,19 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
     name = "onnx_file"
 
     def requires(self, source: bytes) -> None:
-        """Bytes of something; all else is known only after parsing."""
+        """Bytes of something, and all of it; all else is known only after parsing."""
         require("onnx", "convert")
         if not source:
             raise ModelError(f"{self.where}: an empty file")
+        try:
+            external = external_tensor(source)
+        except ValueError as error:
+            raise ModelError(f"{self.where}: not an ONNX model ({error})") from error
+        if external is not None:
+            raise ModelError(
+                f"{self.where}: the weights ({external}) are in another file; put them into the model "
+                "with onnx.save(onnx.load(FILE), OUT)"
+            )
 
     def convert(self, source: bytes) -> onnx.ModelProto:
         """Parse, and name the nodes that have no name: ``Conv_3`` is a Conv and the fourth node."""
@@ -73,7 +83,6 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
     def ensures(self, source: bytes, target: onnx.ModelProto) -> None:
         """Check that it is valid, of a usable opset, whole, deterministic, finite, with one input."""
         with model_errors(f"{self.where}: not a valid ONNX model"):
-            self._check_whole(target)
             self._check_valid(target)
             self._check_nodes(target)
             self._check_weights(target)
@@ -83,16 +92,6 @@ class OnnxFile(Arrow[bytes, "onnx.ModelProto"]):
             raise ModelError(
                 f"{self.where}: has {len(inputs)} inputs ({names}); one image input is converted"
             )
-
-    def _check_whole(self, model: onnx.ModelProto) -> None:
-        import onnx
-
-        for name, tensor in _tensors(model.graph):
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                raise ModelError(
-                    f"{self.where}: the weights ({name}) are in another file; put them into the model "
-                    "with onnx.save(onnx.load(FILE), OUT)"
-                )
 
     def _check_valid(self, model: onnx.ModelProto) -> None:
         import onnx

@@ -1,25 +1,23 @@
 """Reading and writing bundles: a directory whose files are all listed and hashed in its manifest.
 
 Nothing is parsed before its sha256 was compared: `Bundle.read` hands out the very bytes that were
-hashed. A bundle is written beside its destination and renamed into place when it is whole.
+hashed, so that a file that changes afterwards changes nothing. A bundle is written beside its
+destination and renamed into place when it is whole.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import io
 import os
 import secrets
 import shutil
 import stat
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import BundleError, InputError
@@ -30,6 +28,7 @@ from edgecnn.manifest import (
     Manifest,
     decode_manifest,
 )
+from edgecnn.npz import decode_npz
 
 __all__ = [
     "GOLDEN_INPUT",
@@ -39,8 +38,6 @@ __all__ = [
     "BundleWriter",
     "check_destination",
     "checked_out",
-    "decode_npz",
-    "encode_npz",
     "write_bundle",
 ]
 
@@ -48,6 +45,8 @@ GOLDEN_NAME = "golden.npz"
 GOLDEN_INPUT = "input"
 GOLDEN_OUTPUT = "output."
 BUNDLE_FILES_MAX = 1000
+BLOCK_BYTES = 1 << 20
+SHIPPED = Path(__file__).absolute().parent / "models"
 
 
 class Bundle:
@@ -78,13 +77,11 @@ class Bundle:
             )
         if not manifest_path.is_file():
             raise BundleError(f"{self.path}: not a bundle, it holds no {MANIFEST_NAME}")
-        self.manifest: Manifest = decode_manifest(
-            _read_regular(manifest_path, MANIFEST_BYTES_MAX), where=str(manifest_path)
-        )
+        self.manifest: Manifest = decode_manifest(_read_manifest(manifest_path), where=str(manifest_path))
         self._files = {entry.path: entry for entry in self.manifest.files}
         self._check_listing()
-        for name in self._files:
-            self.read(name)
+        for entry in self.manifest.files:
+            self._check_file(entry)
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.path)!r})"
@@ -98,13 +95,9 @@ class Bundle:
         entry = self._files.get(name)
         if entry is None:
             raise BundleError(f"{self.path}: {name!r} is not listed in {MANIFEST_NAME}")
-        path = self.path / name
-        data = _read_regular(path, entry.bytes)
-        if len(data) != entry.bytes:
-            size = path.stat().st_size
-            raise BundleError(f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it again")
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise BundleError(f"{path}: altered, its sha256 is not the manifest's; copy the bundle again")
+        with self._opened(entry) as file:
+            data = file.read(entry.bytes)
+        self._compare(hashlib.sha256(data), entry)
         return data
 
     def file(self, name: str) -> FileEntry:
@@ -116,6 +109,28 @@ class Bundle:
         if GOLDEN_NAME not in self._files:
             return None
         return decode_npz(self.read(GOLDEN_NAME), where=str(self.path / GOLDEN_NAME))
+
+    def _check_file(self, entry: FileEntry) -> None:
+        """Compare a file with its sha256; no more than a block of it is held."""
+        digest = hashlib.sha256()
+        with self._opened(entry) as file:
+            for _ in range(0, entry.bytes, BLOCK_BYTES):
+                digest.update(file.read(BLOCK_BYTES))
+        self._compare(digest, entry)
+
+    @contextmanager
+    def _opened(self, entry: FileEntry) -> Iterator[BinaryIO]:
+        path = self.path / entry.path
+        with _open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry.bytes:
+                raise BundleError(f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it again")
+            yield file
+
+    def _compare(self, digest: hashlib._Hash, entry: FileEntry) -> None:
+        if digest.hexdigest() != entry.sha256:
+            path = self.path / entry.path
+            raise BundleError(f"{path}: altered, its sha256 is not the manifest's; copy the bundle again")
 
     def _check_listing(self) -> None:
         if len(self._files) > BUNDLE_FILES_MAX:
@@ -180,10 +195,7 @@ def check_destination(path: Path) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     try:
-        listed = {
-            file.path
-            for file in decode_manifest(_read_regular(path / MANIFEST_NAME, MANIFEST_BYTES_MAX), "").files
-        }
+        listed = {file.path for file in decode_manifest(_read_manifest(path / MANIFEST_NAME), "").files}
         strange = [
             found.name
             for found in _walk(path)
@@ -274,54 +286,40 @@ def _write_through(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def encode_npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """An npz whose bytes depend on the arrays alone (numpy's own writes the time of day)."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, member.getvalue())
-    return buffer.getvalue()
-
-
-def decode_npz(data: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an npz; objects (pickles) are refused.
-
-    Raises:
-        BundleError: Not an npz of plain arrays.
-    """
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{where}: not an npz of plain arrays ({error})") from error
-
-
 def _check_name(name: str, bundle: Path) -> None:
     parts = PurePosixPath(name).parts
-    plain = name == "/".join(parts) and "\\" not in name and "\0" not in name
+    plain = name == "/".join(parts) and "\\" not in name and name.isprintable()
     if not parts or not plain or name.startswith("/") or ".." in parts or name == MANIFEST_NAME:
         raise BundleError(f"{bundle}: unsafe file name {name!r} in {MANIFEST_NAME}")
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root, onerror=_unreadable):
-        for name in [*files, *(f for f in folders if (Path(folder) / f).is_symlink())]:
-            path = Path(folder) / name
-            if path.is_symlink():
-                raise BundleError(f"{path}: a link; a bundle holds plain files only")
-            yield path
+    """All that is in a folder but folders; at any depth, which os.walk cannot before Python 3.12."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise BundleError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        for entry in found:
+            if entry.is_symlink():
+                raise BundleError(f"{entry.path}: a link; a bundle holds plain files only")
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(folder / entry.name)
+            else:
+                yield folder / entry.name
 
 
-def _unreadable(error: OSError) -> None:
-    raise BundleError(f"{error.filename}: cannot be read ({error.strerror})") from error
+def _read_manifest(path: Path) -> bytes:
+    with _open_plain(path) as file:
+        return file.read(MANIFEST_BYTES_MAX + 1)
 
 
-def _read_regular(path: Path, limit: int) -> bytes:
-    """At most ``limit + 1`` bytes of a plain file; no link is followed."""
+@contextmanager
+def _open_plain(path: Path) -> Iterator[BinaryIO]:
+    """A plain file that has no other name; no link is followed."""
     try:
         # O_NONBLOCK: opening a FIFO that nobody writes to must not wait
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -329,7 +327,23 @@ def _read_regular(path: Path, limit: int) -> bytes:
         reason = "a link; a bundle holds plain files only" if path.is_symlink() else error.strerror
         raise BundleError(f"{path}: {reason}") from error
     with os.fdopen(handle, "rb") as file:
-        info = os.fstat(file.fileno())
+        info = os.fstat(handle)
         if not stat.S_ISREG(info.st_mode):
             raise BundleError(f"{path}: not a plain file")
-        return file.read(limit + 1)
+        if info.st_nlink > 1 and not _installed(path, handle):
+            raise BundleError(
+                f"{path}: a hard link, what is written to its other name changes it; copy the bundle (cp -r)"
+            )
+        try:
+            yield file
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _installed(path: Path, handle: int) -> bool:
+    """Whether an installer may have linked a file to its store: uv and conda what a package brings, ostree
+    all of a system, which nobody can write to then.
+    """
+    if path.absolute().is_relative_to(SHIPPED):
+        return True
+    return hasattr(os, "fstatvfs") and bool(os.fstatvfs(handle).f_flag & os.ST_RDONLY)

@@ -13,12 +13,13 @@ import msgspec
 import numpy as np
 
 from edgecnn import __version__
-from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle, encode_npz, write_bundle
+from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_NAME, GOLDEN_OUTPUT, Bundle, write_bundle
 from edgecnn.calibration import Samples
 from edgecnn.converters.load import LoadedModel
 from edgecnn.converters.onnx_canonical import Canonical
 from edgecnn.errors import InputError, require
 from edgecnn.manifest import ArtifactEntry, Calibration, Fidelity, Manifest, Pruning
+from edgecnn.npz import encode_npz
 from edgecnn.parity import Parity
 from edgecnn.rungs import Rung
 from edgecnn.runtimes import Outputs, backend

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgecnn.bundle import Bundle
 from edgecnn.errors import BundleError, EngineMismatch, InputError
+from edgecnn.external_data import external_tensor
 from edgecnn.manifest import ArtifactEntry, DenseForm
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
 
@@ -131,13 +132,19 @@ def read_artifact(bundle: Bundle, entry: ArtifactEntry, *, dense: bool = False) 
         bundle: The bundle.
         entry: Which of its artifacts.
         dense: Its form for all windows of an image, which it has to have.
+
+    Raises:
+        BundleError: A file of it is altered, or keeps weights in a file that the bundle does not list.
     """
     manifest = bundle.manifest
     form = entry.dense if dense and entry.dense is not None else entry
+    content, name = bundle.read(form.path), str(bundle.path / form.path)
+    if entry.format == "onnx":
+        _check_own_weights(content, name)
     return Artifact(
         format=entry.format,
-        content=bundle.read(form.path),
-        name=str(bundle.path / form.path),
+        content=content,
+        name=name,
         inputs=manifest.inputs,
         # a dense form gives the scores alone, as a map
         outputs=() if isinstance(form, DenseForm) else manifest.outputs,
@@ -147,6 +154,15 @@ def read_artifact(bundle: Bundle, entry: ArtifactEntry, *, dense: bool = False) 
         dense_stride=form.stride if isinstance(form, DenseForm) else None,
         dense_exact=form.exact if isinstance(form, DenseForm) else True,
     )
+
+
+def _check_own_weights(model: bytes, name: str) -> None:
+    try:
+        external = external_tensor(model)
+    except ValueError as error:
+        raise BundleError(f"{name}: not an ONNX model ({error})") from error
+    if external is not None:
+        raise BundleError(f"{name}: the weights ({external!r}) are in another file, which is never opened")
 
 
 def open_artifact(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edgecnn.errors import BundleError
+from edgecnn.errors import BundleError, first_line
 from edgecnn.spec import ModelSpec
 
 __all__ = [
@@ -343,4 +343,4 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     except BundleError:
         raise
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise BundleError(f"{where}: not a valid manifest ({error})") from error
+        raise BundleError(f"{where}: not a valid manifest ({first_line(error)})") from error

@@ -17,7 +17,6 @@ from edgecnn.bundle import (
     GOLDEN_OUTPUT,
     Bundle,
     checked_out,
-    decode_npz,
 )
 from edgecnn.calibration import RECIPES, Samples, check_samples, draw_samples
 from edgecnn.calibration.data import FrameSource
@@ -30,6 +29,7 @@ from edgecnn.judging import judge_for, outputs_of, pool, telling_rows
 from edgecnn.ladder import Ladder
 from edgecnn.loading import open_bundle
 from edgecnn.manifest import Calibration, Evaluated
+from edgecnn.npz import decode_npz
 from edgecnn.paths import replace_file
 from edgecnn.progress import OnStep, OnWork, silent_work
 from edgecnn.reporting import REPORT_NAME, report_page

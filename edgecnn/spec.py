@@ -153,12 +153,12 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         demand(self.top_k >= 1, f"top_k must be at least 1, not {self.top_k}")
         broken = [label for label in self.labels if not label.strip() or not label.isprintable()]
         demand(not broken, f"labels holds {broken[:1]}: a label is printable text on one line")
-        demand(
-            len(set(self.labels)) == len(self.labels),
-            f"labels holds {next((x for x in self.labels if self.labels.count(x) > 1), '')!r} twice",
-        )
+        known = set[str]()
+        for label in self.labels:
+            demand(label not in known, f"labels holds {label!r} twice")
+            known.add(label)
         for label, value in self.class_thresholds.items():
-            demand(label in self.labels, f"class_thresholds names {label!r}, which is not in labels")
+            demand(label in known, f"class_thresholds names {label!r}, which is not in labels")
             demand(0 <= value <= 1, f"class_thresholds[{label!r}] must be in 0..1, not {value}")
         if self.background is not None:
             demand(self.background >= 0, f"background must be a class index, not {self.background}")

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT, Bundle, encode_npz, write_bundle
+from edgecnn.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT, Bundle, write_bundle
 from edgecnn.manifest import ArtifactEntry, Manifest, TensorInfo
+from edgecnn.npz import encode_npz
 from edgecnn.predictor import Predictor
 from edgecnn.runtimes import Artifact, Feeds, RuntimeOptions, backend
 from edgecnn.spec import ModelSpec

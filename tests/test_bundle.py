@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecnn.bundle import Bundle, checked_out, decode_npz, encode_npz, write_bundle
+from edgecnn.bundle import Bundle, checked_out, write_bundle
 from edgecnn.errors import BundleError, InputError
 from edgecnn.manifest import (
     ArtifactEntry,
@@ -26,6 +29,7 @@ from edgecnn.manifest import (
     TensorInfo,
     decode_manifest,
 )
+from edgecnn.npz import encode_npz
 from edgecnn.spec import ModelSpec, WindowGeometry
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest_v1.json"
@@ -98,20 +102,6 @@ def test_manifest_bytes_are_the_golden_ones() -> None:
     assert decode_manifest(GOLDEN.read_bytes(), "golden") == manifest(files)
 
 
-def test_npz_bytes_depend_on_the_arrays_alone() -> None:
-    arrays = {"a": np.arange(6).reshape(2, 3), "b": np.float32([1.5])}
-    assert encode_npz(arrays) == encode_npz(arrays)
-    back = decode_npz(encode_npz(arrays), "x")
-    assert all(np.array_equal(back[k], v) and back[k].dtype == v.dtype for k, v in arrays.items())
-
-
-def test_npz_with_a_pickle_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.npz"
-    np.savez(path, a=np.array([{"x": 1}], dtype=object))
-    with pytest.raises(BundleError, match="where: not an npz of plain arrays"):
-        decode_npz(path.read_bytes(), "where")
-
-
 def test_missing_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no\.edge: no such bundle"):
         Bundle(tmp_path / "no.edge")
@@ -168,6 +158,83 @@ def test_links_are_refused(bundle: Path, tmp_path: Path, kind: str) -> None:
         Bundle(bundle)
 
 
+def test_hard_links_are_refused(bundle: Path, tmp_path: Path) -> None:
+    os.link(bundle / "model.onnx", tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"model\.onnx: a hard link, .*copy the bundle \(cp -r\)"):
+        Bundle(bundle)
+    os.link(bundle / "manifest.json", tmp_path / "manifest")
+    with pytest.raises(BundleError, match=r"manifest\.json: a hard link"):
+        Bundle(bundle)
+
+
+def test_hard_links_of_installers_are_no_danger(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv and conda link a package's files to their store, ostree all of a read-only system."""
+    os.link(bundle / "model.onnx", tmp_path / "elsewhere")
+    with monkeypatch.context() as patch:
+        patch.setattr("edgecnn.bundle.SHIPPED", tmp_path)
+        assert Bundle(bundle)
+    found = os.statvfs(bundle)
+    read_only = os.statvfs_result((*found[:8], found.f_flag | os.ST_RDONLY, found[9]))
+    monkeypatch.setattr(os, "fstatvfs", lambda handle: read_only)
+    assert Bundle(bundle)
+
+
+def test_a_deep_folder_of_nothing_that_is_listed(bundle: Path) -> None:
+    """Deeper than Python's recursion goes; a path of one piece would be too long."""
+    here = Path.cwd()
+    os.chdir(bundle)
+    try:
+        for _ in range(1500):
+            os.mkdir("d")  # noqa: PTH102
+            os.chdir("d")
+        Path("f").touch()
+    finally:
+        os.chdir(here)
+    with pytest.raises(BundleError, match=r"/d/f: not listed"):
+        Bundle(bundle)
+    subprocess.run(["rm", "-r", bundle], check=True)  # pytest could not
+
+
+def test_what_is_opened_is_not_held_in_memory(tmp_path: Path) -> None:
+    """A sparse file of 256 MiB: hashed block by block."""
+    path = tmp_path / "big.edge"
+    with write_bundle(path) as writer:
+        writer.add("model.onnx", b"weights")
+        writer.finish(manifest(writer.files))
+    os.truncate(path / "model.onnx", 2**28)
+    digest = hashlib.sha256((path / "model.onnx").read_bytes()).hexdigest()
+    edit(path, files=[{"path": "model.onnx", "bytes": 2**28, "sha256": digest}])
+    code = (
+        "import resource, sys; from edgecnn.bundle import Bundle\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak(); Bundle(sys.argv[1]); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64
+
+
+def test_bytes_that_were_hashed_are_the_bytes_that_are_given_out(bundle: Path) -> None:
+    """A file that is written to while it is read is refused, or given out as it was listed."""
+    opened, stop = Bundle(bundle), threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for content in (b"weights", b"poisons"):
+                (bundle / "model.onnx").write_bytes(content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            with suppress(BundleError):
+                assert opened.read("model.onnx") == b"weights"
+    finally:
+        stop.set()
+        writer.join()
+
+
 def test_fifo_does_not_hang(bundle: Path) -> None:
     (bundle / "model.onnx").unlink()
     os.mkfifo(bundle / "model.onnx")
@@ -176,7 +243,20 @@ def test_fifo_does_not_hang(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../x", "a/../../x", "a\\b", "", "a//b", "./a", "manifest.json"]
+    "name",
+    [
+        "/etc/passwd",
+        "../x",
+        "a/../../x",
+        "a\\b",
+        "",
+        "a//b",
+        "./a",
+        "manifest.json",
+        "a\nb",
+        "a\x1b[2J",
+        "a\0",
+    ],
 )
 def test_unsafe_names_are_refused_before_they_are_opened(bundle: Path, name: str) -> None:
     edit(bundle, files=[{"path": name, "bytes": 1, "sha256": "0" * 64}], artifacts=[])
@@ -201,12 +281,14 @@ def test_newer_version(bundle: Path) -> None:
         ('{"format": "zip", "schema_version": 1}', "format is 'zip', not 'edgecnn-bundle'"),
         (" " * (8 * 1024 * 1024 + 1), "a manifest has at most"),
         ('{"format": "edgecnn-bundle", "schema_version": 1, "name": "\ud800"}', "not a valid manifest"),
+        (GOLDEN.read_text().replace('"name": "tiny"', '"a\\nb": 1'), "unknown field `a"),
     ],
 )
 def test_bad_manifests(bundle: Path, text: str, message: str) -> None:
     (bundle / "manifest.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as caught:
         Bundle(bundle)
+    assert "\n" not in str(caught.value)
 
 
 @given(st.binary(max_size=300))

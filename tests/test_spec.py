@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,35 @@ def test_any_bytes_are_a_spec_or_a_spec_error(data: bytes) -> None:
         return
     with pytest.raises(SpecError):
         ModelSpec.from_dict(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.toml", "a" + ".a" * 20_000 + " = 1", "more than 10000 dots; write so long a spec as .json"),
+        ("a.toml", "a = " + "[" * 100_000, "not valid TOML"),
+        ("a.json", " " * (2**20 + 1), "more than 1048576 bytes, which no spec has"),
+        ("a.json", '{"a\\nb": 1}', "Object contains unknown field `a"),
+    ],
+    ids=["a key of many parts", "deep", "long", "a line break in a key"],
+)
+def test_a_spec_that_is_meant_to_harm(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SpecError, match=message) as caught:
+        ModelSpec.from_file(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.toml")
+    with pytest.raises(SpecError, match=r"a\.toml: cannot be read as a spec \(not a file\)"):
+        ModelSpec.from_file(tmp_path / "a.toml")
+
+
+def test_many_labels_are_checked_in_one_pass() -> None:
+    """As many as fit into a manifest; comparing each with each would take hours."""
+    labels = [format(i, "x") for i in range(500_000)]
+    spec = ModelSpec(
+        task="classification", size_hw=(8, 8), labels=labels, class_thresholds=dict.fromkeys(labels, 0.5)
+    )
+    assert spec.threshold_of(499_999) == 0.5

@@ -12,10 +12,11 @@ import pytest
 
 import edgecnn
 from edgecnn import Bundle, ModelSpec, engine_cache, verification
-from edgecnn.bundle import encode_npz, write_bundle
+from edgecnn.bundle import write_bundle
 from edgecnn.engine_cache import Target
 from edgecnn.errors import BundleError, InputError, MissingDependency, Unavailable
 from edgecnn.manifest import ArtifactEntry, Fidelity
+from edgecnn.npz import encode_npz
 from edgecnn.parity import compare
 from edgecnn.runtimes import tensorrt
 from tests.bundles import mean_color_model, write_mean_color
