@@ -11,11 +11,13 @@ import numpy.typing as npt
 from edgecnn.errors import MediaError, first_line
 from edgecnn.vision.color import to_bgr
 from edgecnn.vision.image_headers import Header, read_header
-from edgecnn.vision.opencv import IMAGE_PIXELS_MAX, cv2
+from edgecnn.vision.opencv import IMAGE_PIXELS_MAX, check_pixels, cv2
 
-__all__ = ["IMAGE_SUFFIXES", "list_images", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "decode_image", "list_images", "read_image"]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+KINDS = "BMP, JPEG, PNG, PNM, TIFF, WebP"
+PIXEL_BYTES_MAX = 8  # four channels of 16 bits, not compressed
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -28,13 +30,16 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not folder.is_dir():
         raise MediaError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     found = []
-    for root, folders, files in os.walk(folder, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(root, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
+    try:
+        for root, folders, files in os.walk(folder, onerror=_unreadable):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found += [
+                Path(root, name)
+                for name in files
+                if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            ]
+    except RecursionError as error:  # of os.walk before Python 3.12
+        raise MediaError(f"{folder}: its folders are too deep to be listed") from error
     if not found:
         raise MediaError(f"{folder}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(found)
@@ -58,29 +63,38 @@ def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        size = path.stat().st_size
+        if size > IMAGE_PIXELS_MAX * PIXEL_BYTES_MAX:
+            raise MediaError(f"{path}: {size} bytes are more than {IMAGE_PIXELS_MAX} pixels can take")
+        data = path.read_bytes() if size or path.is_dir() else b""  # a pipe would be waited for
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, where: str) -> npt.NDArray[np.uint8]:
+    """The image in the bytes of a file, as `read_image`; messages start with ``where``."""
     if not data:
-        raise MediaError(f"{path}: the file is empty (0 bytes)")
+        raise MediaError(f"{where}: the file is empty (0 bytes)")
     header = read_header(data)
-    _check(path, header)
+    if header is None:
+        raise MediaError(f"{where}: not an image that can be read ({KINDS})")
+    _check(header, where)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error as error:
-        raise MediaError(f"{path}: cannot be decoded ({first_line(error)})") from error
+    except (cv2.error, MemoryError) as error:
+        raise MediaError(f"{where}: cannot be decoded ({first_line(error)})") from error
     if image is None:
-        raise MediaError(f"{path}: {'damaged ' + header.kind if header else 'not an image that can be read'}")
+        raise MediaError(f"{where}: damaged {header.kind}")
     if image.dtype not in (np.uint8, np.uint16):
-        raise MediaError(f"{path}: {image.dtype} pixels; images of 8 or 16 bits can be read")
+        raise MediaError(f"{where}: {image.dtype} pixels; images of 8 or 16 bits can be read")
     return to_bgr(image, "bgr")
 
 
-def _check(path: Path, header: Header | None) -> None:
-    if header is None:
-        return
-    if header.size_hw is not None and header.size_hw[0] * header.size_hw[1] > IMAGE_PIXELS_MAX:
-        height, width = header.size_hw
-        raise MediaError(f"{path}: {height}×{width} px is more than the {IMAGE_PIXELS_MAX} pixels allowed")
+def _check(header: Header, where: str) -> None:
+    """Whether a decoder may be given it: it makes room for the size that the header claims."""
     if not header.complete:
-        raise MediaError(f"{path}: the {header.kind} is cut short (the file ends before the image does)")
+        raise MediaError(f"{where}: the {header.kind} is cut short (the file ends before the image does)")
+    if header.size_hw is None:
+        raise MediaError(f"{where}: damaged {header.kind}")
+    check_pixels(header.size_hw, where)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError, MediaError
-from edgecnn.vision.opencv import cv2
+from edgecnn.vision.opencv import check_pixels, cv2
 
 __all__ = ["SampledFrames", "VideoReader", "frame_rate", "sample_frames"]
 
@@ -33,12 +33,18 @@ class VideoReader:
             says nothing.
 
     Raises:
-        MediaError: Missing, empty, not a video, or no frame decodes.
+        MediaError: Missing, empty, not a video, of more pixels than `IMAGE_PIXELS_MAX`, or no frame decodes.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._capture = _open(self.path)
+        size_hw = [self._capture.get(name) for name in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)]
+        try:
+            check_pixels((int(size_hw[0]), int(size_hw[1])), str(self.path))
+        except MediaError:
+            self.close()
+            raise
         self._first = self._read()
         if self._first is None:
             self.close()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from edgecnn.errors import MediaError
 from edgecnn.vision import IMAGE_SUFFIXES, check_frame, list_images, read_image
 from edgecnn.vision.image_headers import read_header
-from edgecnn.vision.opencv import IMAGE_PIXELS_MAX
+from edgecnn.vision.opencv import IMAGE_PIXELS_MAX, cv2
 from tests.paths import data
 
 pillow = pytest.importorskip("PIL.Image")
@@ -156,11 +159,177 @@ def png_claiming(width: int, height: int) -> bytes:
     )
 
 
-def test_an_image_that_claims_to_be_enormous_is_refused_before_decoding(tmp_path: Any) -> None:
-    path = tmp_path / "bomb.png"
-    path.write_bytes(png_claiming(60_000, 60_000))
-    with pytest.raises(MediaError, match=rf"60000×60000 px is more than the {IMAGE_PIXELS_MAX} pixels"):
-        read_image(path)
+def tiff_claiming(order: str, big: bool, tags: dict[int, int]) -> bytes:
+    head = (b"II" if order == "<" else b"MM") + struct.pack(
+        order + ("HHHQ" if big else "HI"), *((43, 8, 0, 16) if big else (42, 8))
+    )
+    entry = order + ("HHQQ" if big else "HHII")
+    return (
+        head
+        + struct.pack(order + ("Q" if big else "H"), len(tags))
+        + b"".join(struct.pack(entry, tag, 16 if big else 4, 1, value) for tag, value in tags.items())
+    )
+
+
+def saved(kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pillow.new("RGB", (24, 36)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def patched(data: bytes, place: int, content: bytes) -> bytes:
+    return data[:place] + content + data[place + len(content) :]
+
+
+def jpeg_claiming(height: int, width: int) -> bytes:
+    whole = saved("JPEG")
+    return patched(whole, whole.index(b"\xff\xc0") + 5, struct.pack(">HH", height, width))
+
+
+WEBP_LARGEST = 16383
+BOMBS = {
+    "png": (png_claiming(60_000, 50_000), (50_000, 60_000)),
+    "jpeg": (jpeg_claiming(50_000, 60_000), (50_000, 60_000)),
+    "bmp": (patched(saved("BMP"), 18, struct.pack("<ii", 60_000, -50_000)), (50_000, 60_000)),
+    "bmp of OS/2": (b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 60_000, 50_000, 1, 24), (50_000, 60_000)),
+    "ppm": (b"P6\n# a comment\n60000 50000\n255\n", (50_000, 60_000)),
+    "pgm": (b"P2 60000\t50000 255\n", (50_000, 60_000)),
+    "tiff": (tiff_claiming("<", False, {256: 60_000, 257: 50_000}), (50_000, 60_000)),
+    "tiff of Motorola": (tiff_claiming(">", False, {256: 60_000, 257: 50_000}), (50_000, 60_000)),
+    "tiff of 64 bits": (tiff_claiming("<", True, {256: 60_000, 257: 50_000}), (50_000, 60_000)),
+    "tiff with a tile": (
+        tiff_claiming("<", False, {256: 1, 257: 1, 322: 60_000, 323: 50_000}),
+        (50_000, 60_000),
+    ),
+    "webp": (patched(saved("WEBP"), 26, struct.pack("<HH", WEBP_LARGEST, WEBP_LARGEST)), (WEBP_LARGEST,) * 2),
+    "webp without loss": (patched(saved("WEBP", lossless=True), 21, b"\xff" * 4), (WEBP_LARGEST + 1,) * 2),
+    "webp with more": (
+        b"RIFF"
+        + bytes(4)
+        + b"WEBPVP8X"
+        + bytes(8)
+        + (59_999).to_bytes(3, "little")
+        + (49_999).to_bytes(3, "little"),
+        (50_000, 60_000),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_an_image_that_claims_to_be_enormous_is_refused_before_decoding(
+    tmp_path: Any, name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, (height, width) = BOMBS[name]
+    monkeypatch.setattr(cv2, "imdecode", None)
+    (tmp_path / "bomb.png").write_bytes(content)  # the suffix says nothing
+    with pytest.raises(
+        MediaError,
+        match=rf"{height}×{width} px is more than the {IMAGE_PIXELS_MAX} pixels allowed \(OPENCV_IO_MAX",
+    ):
+        read_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP"])
+def test_sizes_are_those_of_the_picture(kind: str) -> None:
+    header = read_header(saved(kind))
+    assert header is not None
+    assert (header.size_hw, header.complete) == ((36, 24), True)
+    assert header.kind.upper() == kind.replace("PPM", "PNM")
+
+
+def test_the_first_of_two_sizes_is_the_one_that_is_decoded() -> None:
+    large, small = png_claiming(60_000, 60_000), png_claiming(2, 2)
+    assert read_header(large[:33] + small[8:]).size_hw == (60_000, 60_000)
+
+
+def test_a_photo_of_a_thousand_scans_is_refused(tmp_path: Any) -> None:
+    """Each takes as long to decode as the whole picture."""
+    whole = saved("JPEG", progressive=True)
+    scan = whole.index(b"\xff\xda")
+    (tmp_path / "slow.jpg").write_bytes(whole[:scan] + whole[scan:-2] * 1000 + whole[-2:])
+    with pytest.raises(MediaError, match=r"slow\.jpg: damaged JPEG"):
+        read_image(tmp_path / "slow.jpg")
+
+
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
+def test_endless_empty_parts_are_not_followed(start: bytes) -> None:
+    header = read_header(start + (b"\0\0\0\0tEXt\0\0\0\0" if b"PNG" in start else b"\xff") * 2_000_000)
+    assert header is not None
+    assert not header.complete
+
+
+def test_other_formats_are_left_to_others(tmp_path: Any) -> None:
+    """OpenCV has more decoders than an image folder needs."""
+    (tmp_path / "a.png").write_bytes(saved("GIF"))
+    assert cv2.imread(str(tmp_path / "a.png")) is not None
+    with pytest.raises(
+        MediaError, match=r"not an image that can be read \(BMP, JPEG, PNG, PNM, TIFF, WebP\)"
+    ):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path: Any) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(8 * IMAGE_PIXELS_MAX + 1)
+    with pytest.raises(MediaError, match=rf"{8 * IMAGE_PIXELS_MAX + 1} bytes are more than"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Any) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(MediaError, match=r"a\.png: the file is empty"):
+        read_image(tmp_path / "a.png")
+
+
+def limited(limit: str, code: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Run code in a process where the variable has this value."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": limit},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_limit_is_a_variable(tmp_path: Any) -> None:
+    """Also where OpenCV was imported before, and has its own idea of it."""
+    (tmp_path / "a.png").write_bytes(saved("PNG"))
+    code = (
+        "import cv2, sys; from edgecnn.errors import EdgeCnnError\n"
+        "try:\n    from edgecnn.vision import read_image; print(read_image(sys.argv[1]).shape)\n"
+        "except EdgeCnnError as error: print(error)"
+    )
+    assert limited("864", code, tmp_path / "a.png").stdout == "(36, 24, 3)\n"
+    assert "36×24 px is more than the 863 pixels allowed" in limited("863", code, tmp_path / "a.png").stdout
+    for wrong in ("", "many", "-1", "0"):
+        assert limited(wrong, code.replace("cv2, ", ""), tmp_path / "a.png").stdout == (
+            f"OPENCV_IO_MAX_IMAGE_PIXELS is {wrong!r}; it has to be a number of pixels\n"
+        )
+
+
+def test_a_megabyte_that_becomes_gigabytes_takes_no_memory(tmp_path: Any) -> None:
+    """32768² pixels, which OpenCV by itself decodes: 2 GB."""
+    side = 32768
+    packed = zlib.compressobj(1)
+    rows = (
+        b"".join(packed.compress(bytes(1 + side // 8) * 1024) for _ in range(side // 1024)) + packed.flush()
+    )
+    bomb = png_claiming(side, side)
+    bomb = (
+        bomb[:24]
+        + b"\x01\x00"
+        + bomb[26:29]
+        + struct.pack(">I", zlib.crc32(bomb[12:24] + b"\x01\x00" + bomb[26:29]))
+        + bomb[33:]
+    )
+    idat = struct.pack(">I", len(rows)) + b"IDAT" + rows + struct.pack(">I", zlib.crc32(b"IDAT" + rows))
+    (tmp_path / "bomb.png").write_bytes(bomb[:33] + idat + bomb[-12:])
+    code = (
+        "import resource, sys; from edgecnn.vision import read_image; from edgecnn.errors import MediaError\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak()\ntry: read_image(sys.argv[1])\nexcept MediaError: print(peak() - before)"
+    )
+    assert int(limited(str(2**27), code, tmp_path / "bomb.png").stdout) < 32
 
 
 def test_headers_of_damaged_files_do_not_raise() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,17 @@ def test_a_video_without_frames_is_refused(clip: Any) -> None:
     whole = clip.read_bytes()
     clip.write_bytes(whole[: whole.index(b"movi") + 4])
     with pytest.raises(MediaError, match=r"no frame of it decodes|not a video"):
+        VideoReader(clip)
+
+
+def test_a_video_that_claims_to_be_enormous_is_refused(clip: Any) -> None:
+    whole = bytearray(clip.read_bytes())
+    strf = whole.index(b"strf") + 8  # a BITMAPINFOHEADER
+    whole[strf + 4 : strf + 12] = struct.pack("<ii", 16_000, 12_000)
+    for start in re.finditer(b"\xff\xc0", bytes(whole)):  # and each frame, a JPEG
+        whole[start.end() + 3 : start.end() + 7] = struct.pack(">HH", 12_000, 16_000)
+    clip.write_bytes(whole)
+    with pytest.raises(MediaError, match=r"clip 7\.avi: 12000×16000 px is more than the"):
         VideoReader(clip)
 
 
