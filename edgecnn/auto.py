@@ -72,6 +72,7 @@ def open_model(
     mode: Objective = "latency",
     on_stale: OnStale = "serve",
     dense: bool = False,
+    public_key: str | os.PathLike[str] | None = None,
 ) -> Runtime:
     """Open the model of a bundle for raw tensors: ``open_model(path).run({"image": batch})``.
 
@@ -94,13 +95,15 @@ def open_model(
             Runtime meanwhile, ``wait`` builds it first, ``error`` does neither.
         dense: Of a model of windows: open the form that scores all windows of an image at once, where the
             bundle has one; it gives (batch, classes, rows, columns).
+        public_key: Of whoever has to have signed the bundle, a PEM file; None is what
+            ``$EDGECNN_REQUIRE_SIGNATURE`` names, else nobody.
 
     Raises:
-        BundleError: The bundle is missing, altered or unsafe, or holds nothing of that precision.
+        BundleError: The bundle is missing, altered, unsafe or not signed, or holds nothing of that precision.
         InputError: No such runtime, device or precision.
         Unavailable: No runtime on this machine can run it.
     """
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, public_key)
     if on_stale not in ("serve", "wait", "error"):
         raise InputError(f"on_stale is serve, wait or error, not {on_stale!r}")
     RuntimeOptions(threads=threads, mode=mode)  # says what is wrong with them before anything is measured

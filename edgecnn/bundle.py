@@ -29,11 +29,13 @@ from edgecnn.manifest import (
     decode_manifest,
 )
 from edgecnn.npz import decode_npz
+from edgecnn.signing import SIGNATURE_BYTES, check_signature, signature_of
 
 __all__ = [
     "GOLDEN_INPUT",
     "GOLDEN_NAME",
     "GOLDEN_OUTPUT",
+    "SIGNATURE_NAME",
     "Bundle",
     "BundleWriter",
     "check_destination",
@@ -41,9 +43,11 @@ __all__ = [
     "write_bundle",
 ]
 
+SIGNATURE_NAME = "manifest.sig"
 GOLDEN_NAME = "golden.npz"
 GOLDEN_INPUT = "input"
 GOLDEN_OUTPUT = "output."
+NOT_LISTED = {MANIFEST_NAME, SIGNATURE_NAME}
 BUNDLE_FILES_MAX = 1000
 BLOCK_BYTES = 1 << 20
 SHIPPED = Path(__file__).absolute().parent / "models"
@@ -57,11 +61,17 @@ class Bundle:
         manifest: What stands in it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, public_key: str | os.PathLike[str] | None = None
+    ) -> None:
         """Open and check a bundle: names, links, sizes and hashes of all files, nothing parsed.
 
+        Args:
+            path: The directory.
+            public_key: Of whoever has to have signed it, a PEM file; checked before anything else.
+
         Raises:
-            BundleError: Missing, altered, unlisted, linked or unsafe; names the file.
+            BundleError: Missing, altered, unlisted, linked, unsafe, or not signed; names the file.
         """
         self.path = Path(path)
         manifest_path = self.path / MANIFEST_NAME
@@ -77,7 +87,10 @@ class Bundle:
             )
         if not manifest_path.is_file():
             raise BundleError(f"{self.path}: not a bundle, it holds no {MANIFEST_NAME}")
-        self.manifest: Manifest = decode_manifest(_read_manifest(manifest_path), where=str(manifest_path))
+        self._manifest_bytes = _read_manifest(manifest_path)
+        if public_key is not None:
+            self.check_signature(public_key)
+        self.manifest: Manifest = decode_manifest(self._manifest_bytes, where=str(manifest_path))
         self._files = {entry.path: entry for entry in self.manifest.files}
         self._check_listing()
         for entry in self.manifest.files:
@@ -109,6 +122,54 @@ class Bundle:
         if GOLDEN_NAME not in self._files:
             return None
         return decode_npz(self.read(GOLDEN_NAME), where=str(self.path / GOLDEN_NAME))
+
+    def sign(self, key: str | os.PathLike[str]) -> Path:
+        """Sign the manifest that was read, in place of an older signature.
+
+        Args:
+            key: A private Ed25519 key, a PEM file.
+
+        Returns:
+            The signature's path.
+
+        Raises:
+            InputError: There is no such key, or the bundle cannot be written to.
+            MissingDependency: cryptography is not installed.
+        """
+        signature = signature_of(self._manifest_bytes, key)
+        path = self.path / SIGNATURE_NAME
+        # in the bundle it would be a file too many for whoever opens it at that moment
+        folder = Path(os.path.realpath(self.path))
+        beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        try:
+            _write_through(beside, signature)
+            beside.replace(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        finally:
+            beside.unlink(missing_ok=True)
+        return path
+
+    def check_signature(self, public_key: str | os.PathLike[str]) -> None:
+        """See that the manifest that was read is signed by the owner of a key.
+
+        Args:
+            public_key: A public Ed25519 key, a PEM file.
+
+        Raises:
+            BundleError: It is not signed, or by another key.
+            InputError: There is no such key.
+            MissingDependency: cryptography is not installed.
+        """
+        path = self.path / SIGNATURE_NAME
+        if not os.path.lexists(path):
+            raise BundleError(
+                f"{self.path}: not signed (no {SIGNATURE_NAME}), and a signature by the key "
+                f"{os.fspath(public_key)} is required"
+            )
+        with _open_plain(path) as file:
+            signature = file.read(SIGNATURE_BYTES + 1)
+        check_signature(self._manifest_bytes, signature, public_key, str(path))
 
     def _check_file(self, entry: FileEntry) -> None:
         """Compare a file with its sha256; no more than a block of it is held."""
@@ -143,7 +204,7 @@ class Bundle:
             for path in artifact.paths:
                 if path not in self._files:
                     raise BundleError(f"{self.path}: artifact {artifact.id} names {path}, not listed")
-        listed = {*self._files, MANIFEST_NAME}
+        listed = {*self._files, *NOT_LISTED}
         for file in _walk(self.path):
             name = file.relative_to(self.path).as_posix()
             if name not in listed:
@@ -199,7 +260,7 @@ def check_destination(path: Path) -> None:
         strange = [
             found.name
             for found in _walk(path)
-            if found.relative_to(path).as_posix() not in listed | {MANIFEST_NAME}
+            if found.relative_to(path).as_posix() not in listed | NOT_LISTED
         ]
     except BundleError as error:
         raise InputError(f"{path}: exists and is not a bundle; choose another name or remove it") from error
@@ -289,7 +350,7 @@ def _write_through(path: Path, data: bytes) -> None:
 def _check_name(name: str, bundle: Path) -> None:
     parts = PurePosixPath(name).parts
     plain = name == "/".join(parts) and "\\" not in name and name.isprintable()
-    if not parts or not plain or name.startswith("/") or ".." in parts or name == MANIFEST_NAME:
+    if not parts or not plain or name.startswith("/") or ".." in parts or name in NOT_LISTED:
         raise BundleError(f"{bundle}: unsafe file name {name!r} in {MANIFEST_NAME}")
 
 
@@ -326,7 +387,7 @@ def _open_plain(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         reason = "a link; a bundle holds plain files only" if path.is_symlink() else error.strerror
         raise BundleError(f"{path}: {reason}") from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         info = os.fstat(handle)
         if not stat.S_ISREG(info.st_mode):
             raise BundleError(f"{path}: not a plain file")
@@ -334,10 +395,12 @@ def _open_plain(path: Path) -> Iterator[BinaryIO]:
             raise BundleError(
                 f"{path}: a hard link, what is written to its other name changes it; copy the bundle (cp -r)"
             )
-        try:
+        with open(handle, "rb", closefd=False) as file:
             yield file
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    finally:
+        os.close(handle)
 
 
 def _installed(path: Path, handle: int) -> bool:

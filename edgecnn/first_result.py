@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgecnn.bundle import Bundle
 from edgecnn.devices.system import read_text
 from edgecnn.isolation import Limits, run_isolated
-from edgecnn.loading import open_artifact
+from edgecnn.loading import open_artifact, open_bundle
 from edgecnn.predictor import Predictor
 from edgecnn.runtimes import RuntimeOptions, backend
 
@@ -92,7 +92,7 @@ def first_result(
     The artifact is named by its id, the options are those of `RuntimeOptions`, the frame is the pixels of a
     BGR image and its size, and ``started_s`` the moment at which the parent began to start this process.
     """
-    opened = Bundle(bundle)
+    opened = open_bundle(bundle)
     entry = next(entry for entry in opened.manifest.artifacts if entry.id == artifact)
     options = RuntimeOptions(threads=threads, device=device, mode=mode, compute=compute)
     model = open_artifact(opened, entry, backend(runtime), options, on_stale="wait", dense=True)

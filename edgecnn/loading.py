@@ -30,19 +30,32 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+SIGNATURE_VARIABLE = "EDGECNN_REQUIRE_SIGNATURE"
 PRECISIONS = ("int8", "fp16", "fp32")  # what costs least first
 
 
-def open_bundle(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+def open_bundle(
+    bundle: str | os.PathLike[str] | Bundle, public_key: str | os.PathLike[str] | None = None
+) -> Bundle:
     """A bundle by path, by the name of one that ships, or as it is.
 
+    Args:
+        bundle: One of these.
+        public_key: Of whoever has to have signed it, a PEM file; None is what
+            ``$EDGECNN_REQUIRE_SIGNATURE`` names, else nobody.
+
     Raises:
-        InputError: It is none of these.
-        BundleError: The bundle is missing, altered or unsafe.
+        InputError: It is none of these, or there is no such key.
+        BundleError: The bundle is missing, altered, unsafe, or not signed.
     """
     if not isinstance(bundle, (str, os.PathLike, Bundle)):
         raise InputError(f"a bundle is a path, a name or a Bundle, not a {type(bundle).__name__}")
-    return bundle if isinstance(bundle, Bundle) else Bundle(bundle_path(bundle))
+    key = public_key or os.environ.get(SIGNATURE_VARIABLE) or None
+    if not isinstance(bundle, Bundle):
+        return Bundle(bundle_path(bundle), public_key=key)
+    if key is not None:
+        bundle.check_signature(key)
+    return bundle
 
 
 def bundle_path(bundle: str | os.PathLike[str]) -> Path:

@@ -204,6 +204,7 @@ def load(
     dense: bool = True,
     still: int | None = None,
     tiles: float | None = None,
+    public_key: str | os.PathLike[str] | None = None,
 ) -> Predictor:
     """Open a bundle for prediction.
 
@@ -224,13 +225,14 @@ def load(
             than this many grey levels since it was last looked at (window detection).
         tiles: Of frames larger than the model's input, look at tiles of that size too, whose neighbours cover
             this share of them (detection).
+        public_key: As `edgecnn.open_model`.
 
     Raises:
-        BundleError: The bundle is missing, altered or unsafe.
+        BundleError: The bundle is missing, altered, unsafe or not signed.
         InputError: An argument does not fit the bundle.
         Unavailable: No runtime on this machine can run it.
     """
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, public_key)
     spec = _changed(opened.manifest.spec, threshold, min_size)
     open_form = partial(
         open_model,
@@ -254,7 +256,7 @@ def load(
 
 
 def _reopen(path: Path, engine: dict[str, Any], spec: ModelSpec, *options: Any) -> Predictor:
-    bundle = Bundle(path)
+    bundle = open_bundle(path)
     return Predictor(bundle, open_model(bundle, **engine), spec, *options)
 
 

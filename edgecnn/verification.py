@@ -58,7 +58,12 @@ class Verification:
         return {"ok": self.ok, "artifacts": [asdict(check) for check in self.artifacts]}
 
 
-def verify(bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "all") -> Verification:
+def verify(
+    bundle: str | os.PathLike[str] | Bundle,
+    *,
+    runtime: str = "all",
+    public_key: str | os.PathLike[str] | None = None,
+) -> Verification:
     """Run every artifact on the golden inputs and compare with the reference's outputs.
 
     Opening the bundle has compared every file's sha256 before this starts.
@@ -66,13 +71,14 @@ def verify(bundle: str | os.PathLike[str] | Bundle, *, runtime: str = "all") -> 
     Args:
         bundle: A path, an open bundle or the name of one that ships.
         runtime: Name of a runtime, or ``all`` that are installed here.
+        public_key: As `edgecnn.load`.
 
     Raises:
-        BundleError: The bundle is missing, altered or unsafe, or has no golden tensors.
+        BundleError: The bundle is missing, altered, unsafe or not signed, or has no golden tensors.
         InputError: No such runtime, or none that can load what the bundle holds.
         MissingDependency: The runtime asked for by name is not installed.
     """
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, public_key)
     golden = _golden(opened)
     if runtime == "all":
         runtimes = [backend(name) for name in known() if backend(name).is_engine]

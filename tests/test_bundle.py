@@ -235,6 +235,13 @@ def test_bytes_that_were_hashed_are_the_bytes_that_are_given_out(bundle: Path) -
         writer.join()
 
 
+def test_a_folder_in_the_place_of_a_file(bundle: Path) -> None:
+    (bundle / "model.onnx").unlink()
+    (bundle / "model.onnx").mkdir()
+    with pytest.raises(BundleError, match=r"model\.onnx: not a plain file"):
+        Bundle(bundle)
+
+
 def test_fifo_does_not_hang(bundle: Path) -> None:
     (bundle / "model.onnx").unlink()
     os.mkfifo(bundle / "model.onnx")

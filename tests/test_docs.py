@@ -88,6 +88,7 @@ def test_readme_links_lead_somewhere() -> None:
     for name in (
         "README.md",
         "CONTRIBUTING.md",
+        "SECURITY.md",
         "examples/face_detector/MODEL_CARD.md",
         *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md")),
     ):

@@ -15,16 +15,17 @@ __all__ = ["command"]
 @click.command("verify", short_help="Check a bundle's files and results here.")
 @click.argument("bundle")
 @click.option("--runtime", default="all", show_default=True, metavar="NAME", help="Run on this one only.")
+@click.option("--key", metavar="FILE", help="The public key (PEM) of who has to have signed it.")
 @_common.json_flag
 @_common.verbosity
-def command(bundle: str, runtime: str, as_json: bool) -> None:
-    """Check the files of BUNDLE and run its golden inputs on this machine.
+def command(bundle: str, runtime: str, key: str | None, as_json: bool) -> None:
+    """Check the files of BUNDLE (with --key its signature) and run its golden inputs on this machine.
 
     Exits with 1 when an artifact gives other results than where it was made, with 3 when none could run.
     """
     from edgecnn.verification import verify
 
-    found = verify(bundle, runtime=runtime)
+    found = verify(bundle, runtime=runtime, public_key=key)
     if as_json:
         _common.print_json(found.to_json())
     elif found.artifacts and not _common.is_quiet():

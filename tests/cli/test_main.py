@@ -30,7 +30,17 @@ print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]))
 def test_commands_are_the_files_of_the_folder() -> None:
     files = {p.stem for p in (ROOT / "edgecnn" / "cli").glob("*.py")}
     assert set(cli.commands()) == {n for n in files if n != "main" and not n.startswith("_")}
-    assert set(cli.commands()) == {"bench", "convert", "doctor", "eval", "inspect", "run", "tune", "verify"}
+    assert set(cli.commands()) == {
+        "bench",
+        "convert",
+        "doctor",
+        "eval",
+        "inspect",
+        "run",
+        "sign",
+        "tune",
+        "verify",
+    }
 
 
 @pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["convert", "-h"], ["--version"], ["run"]])
