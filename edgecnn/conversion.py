@@ -23,7 +23,7 @@ from edgecnn.calibration import Samples, draw_samples
 from edgecnn.calibration.selection import AUTO
 from edgecnn.compiled import check_installed, openvino_rungs, with_engines
 from edgecnn.converters.load import LoadedModel, load_model
-from edgecnn.converters.onnx_canonical import Canonical, canonical
+from edgecnn.converters.onnx_canonical import Canonical
 from edgecnn.dense import draw_scenes, with_dense
 from edgecnn.draft import ARTIFACT_ID, Draft, first_draft, save, with_rungs
 from edgecnn.errors import EngineError, GateMissed, InputError, ModelError, SpecError
@@ -37,6 +37,7 @@ from edgecnn.reference import reference_for
 from edgecnn.rungs import Compared, Examiner, Precision
 from edgecnn.runtimes import Artifact, Outputs, backend
 from edgecnn.spec import ModelSpec
+from edgecnn.untrusted import canonical_of
 from edgecnn.vision.detection import batch_scores
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def convert(
         scenes = draw_scenes(calibration, spec)
     whole, pruning = None, None
     if cuts:
-        whole = canonical(loaded, spec, batch=batch, opset=opset).model
+        whole = canonical_of(loaded, spec, batch=batch, opset=opset).model
         with steps("prune"):
             loaded, pruning = pruned_model(
                 loaded,
@@ -177,7 +178,7 @@ def convert(
                 threads=threads,
                 on_work=on_work,
             )
-    converted = canonical(loaded, spec, batch=batch, opset=opset)
+    converted = canonical_of(loaded, spec, batch=batch, opset=opset)
     for step in converted.steps:
         steps.report(step.name, step.seconds)
     with steps("parity"):

@@ -65,6 +65,7 @@ def run_isolated(
     payload: Mapping[str, Any],
     *,
     what: str,
+    cure: str = CURE,
     limits: Limits = NO_HURRY,
     on_work: OnWork | None = None,
     cancelled: threading.Event | None = None,
@@ -77,6 +78,7 @@ def run_isolated(
             own: paths have to be absolute.
         payload: Strings, numbers, bytes, and lists and dicts of these.
         what: The work, as the subject of a message: ``OpenVINO's compiler, on model.onnx,``.
+        cure: What to do where the child dies.
         limits: Of time and memory.
         on_work: Called here with what the function reports.
         cancelled: Ends the child where another thread sets it.
@@ -100,8 +102,8 @@ def run_isolated(
                 raise _no_room(what) from error
             raise CompilerFailed(f"{what} could not be started ({first_line(error)})") from error
         with output, reports, _started(target, folder, output, on_work, what) as process:
-            _watch(process, reports, what, limits, on_work, cancelled)
-        return _answer(process.returncode, folder, what)
+            _watch(process, reports, what, cure, limits, on_work, cancelled)
+        return _answer(process.returncode, folder, what, cure)
 
 
 @contextmanager
@@ -145,6 +147,7 @@ def _watch(
     process: subprocess.Popen[bytes],
     reports: BinaryIO,
     what: str,
+    cure: str,
     limits: Limits,
     on_work: OnWork | None,
     cancelled: threading.Event | None,
@@ -164,9 +167,9 @@ def _watch(
         if running and cancelled and cancelled.is_set():
             raise Cancelled(what)
         if running and time.monotonic() > deadline:
-            raise CompilerFailed(f"{what} took more than {limits.seconds:g} s; {CURE}, or allow more")
+            raise CompilerFailed(f"{what} took more than {limits.seconds:g} s; {cure}, or allow more")
         if running and memory_mb and _proc_mb(f"{process.pid}/status", "VmRSS") > memory_mb:
-            raise CompilerFailed(f"{what} needed more than {memory_mb} MB; {CURE}, or allow more")
+            raise CompilerFailed(f"{what} needed more than {memory_mb} MB; {cure}, or allow more")
 
 
 def _proc_mb(file: str, name: str) -> float:
@@ -184,17 +187,17 @@ def _no_room(what: str) -> Unavailable:
     )
 
 
-def _answer(code: int, folder: Path, what: str) -> dict[str, Any]:
+def _answer(code: int, folder: Path, what: str, cure: str) -> dict[str, Any]:
     answer = folder / "answer"
     if code == NO_ROOM_CODE:
         raise _no_room(what)
     if code or not answer.exists():
         names = {-number: f"died of {number.name}" for number in signal.Signals}
         end = names.get(code, f"ended with code {code} and no answer")
-        raise CompilerFailed(f"{what} {end}{_last_words(folder)}; {CURE}")
+        raise CompilerFailed(f"{what} {end}{_last_words(folder)}; {cure}")
     given: dict[str, Any] = msgspec.msgpack.decode(answer.read_bytes())
     if "failed" in given:
-        raise CompilerFailed(f"{what} failed ({given['failed']}); {CURE}")
+        raise CompilerFailed(f"{what} failed ({given['failed']}); {cure}")
     if "error" in given:
         kind, message = given["error"]
         raise getattr(errors, kind)(message)

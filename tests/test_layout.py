@@ -38,7 +38,7 @@ FLOORS = [
     {"still", "tiling", "tuning"},
     {"predictor", "evaluation", "verification"},
     {"first_result"},
-    {"judging", "rungs", "draft", "compiled", "ladder", "reporting", "dense", "quantization"},
+    {"untrusted", "judging", "rungs", "draft", "compiled", "ladder", "reporting", "dense", "quantization"},
     {"pruned_model", "conversion"},
     {"stream"},
     {"benchmarking"},
