@@ -78,7 +78,6 @@ class Source(ABC):
         skipped: Pictures that could not be read so far (a folder source).
         dropped: Frames that came and were passed over for newer ones before anybody could have them.
         reconnects: How often it was back after it had been lost.
-        on_event: Told when it is lost and when it is back, in the thread that reads.
     """
 
     name: str
@@ -93,7 +92,7 @@ class Source(ABC):
     reconnects: int = 0
 
     def __init__(self) -> None:
-        self.on_event: Callable[[SourceEvent], None] = lambda event: None
+        self._listeners: list[Callable[[SourceEvent], None]] = []
         self._frames = self._read()
         self._reading = threading.Lock()
         self._closed = False
@@ -102,6 +101,10 @@ class Source(ABC):
     def members(self) -> tuple[Source, ...]:
         """The sources it is made of: itself, where it is one."""
         return (self,)
+
+    def listen(self, listener: Callable[[SourceEvent], None]) -> None:
+        """Have a function called when it is lost and when it is back, in the thread that reads."""
+        self._listeners.append(listener)
 
     @abstractmethod
     def _read(self) -> Iterator[Frame]:
@@ -191,8 +194,8 @@ class Sink(Protocol):
         Args:
             frame: The frame; its image must not be changed.
             result: What was predicted on it.
-            annotated: Gives the frame with the result drawn on it; drawn at most once a frame,
-                shared between sinks, not to be changed.
+            annotated: Gives the frame with the result drawn on it; drawn once a frame, shared between
+                sinks, not to be changed. May be called later, and in another thread.
 
         Raises:
             EndOfStream: The user asked this sink to stop.

@@ -191,12 +191,14 @@ class _Run:
         timing_ms = result.timing_ms
         self._latencies_ms.append(timing_ms["total"] - timing_ms["wait"] - timing_ms["read"])
         drawn: list[Image] = []
+        drawing = threading.Lock()
 
         def annotated() -> Image:
-            if not drawn:
-                from edgecnn.vision.drawing import draw
+            with drawing:
+                if not drawn:
+                    from edgecnn.vision.drawing import draw
 
-                drawn.append(draw(frame.image, result))
+                    drawn.append(draw(frame.image, result))
             return drawn[0]
 
         for sink in self._sinks:

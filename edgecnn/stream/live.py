@@ -129,7 +129,9 @@ class LiveSource(Source):
 
     def _tell(self, state: Literal["lost", "back"], reason: str) -> None:
         log.warning("%s: %s (%s)", self.name, state, reason)
-        self.on_event(SourceEvent(self.name, state, reason, time.time()))
+        event = SourceEvent(self.name, state, reason, time.time())
+        for listener in self._listeners:
+            listener(event)
 
     def _release(self) -> None:
         self._reader.close()

@@ -47,15 +47,10 @@ class SeveralSources(Source):
         """Of all of them."""
         return sum(member.reconnects for member in self._members)
 
-    @property
-    def on_event(self) -> Callable[[SourceEvent], None]:
-        """Told of each of them."""
-        return self._members[0].on_event
-
-    @on_event.setter
-    def on_event(self, listener: Callable[[SourceEvent], None]) -> None:
+    def listen(self, listener: Callable[[SourceEvent], None]) -> None:
+        """Have a function told of each of them."""
         for member in self._members:
-            member.on_event = listener
+            member.listen(listener)
 
     def _read(self) -> Iterator[Frame]:
         waiting = deque(self._members)

@@ -33,7 +33,7 @@ def open_json(path: str, source: Source) -> Sink:
         if Path(path).is_dir():
             raise InputError(f"--json {path}: is a folder; give a file")
     sink = JsonlSink(path)
-    source.on_event = sink.note
+    source.listen(sink.note)
     return sink
 
 

@@ -63,7 +63,7 @@ def test_frames_are_those_of_the_server(kind: type[Server]) -> None:
 def test_it_comes_back_after(kind: type[Server], failure: str) -> None:
     events = []
     with kind() as server, opened(server) as source:
-        source.on_event = events.append
+        source.listen(events.append)
         next(source)
         server.become(failure)
         threading.Timer(TIMEOUT_S + 0.5, server.become, ["serve"]).start()
@@ -82,7 +82,7 @@ def test_it_comes_back_after(kind: type[Server], failure: str) -> None:
 def test_stall_is_noticed_in_the_time_that_was_given() -> None:
     noticed = threading.Event()
     with MjpegServer() as server, opened(server) as source:
-        source.on_event = lambda event: noticed.set()
+        source.listen(lambda event: noticed.set())
         reading = threading.Thread(target=lambda: list(source), daemon=True)
         reading.start()
         time.sleep(0.3)
@@ -105,7 +105,7 @@ def test_process_that_hangs_is_ended() -> None:
     """As where a driver does not come back from a read, whatever limits it was given."""
     events = []
     with MjpegServer() as server, opened(server) as source:
-        source.on_event = events.append
+        source.listen(events.append)
         next(source)
         os.kill(source._reader._process.pid, signal.SIGSTOP)
         while source.reconnects == 0:

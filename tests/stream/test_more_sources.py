@@ -78,9 +78,8 @@ def test_counts_are_those_of_all() -> None:
         one.dropped, other.dropped, one.reconnects, other.skipped = 3, 4, 1, 2
         assert (source.dropped, source.reconnects, source.skipped) == (7, 1, 2)
         heard: list[object] = []
-        source.on_event = heard.append
-        other.on_event("event")  # type: ignore[arg-type]
-        assert heard == ["event"]
+        source.listen(heard.append)
+        assert [member._listeners for member in source.members] == [[heard.append]] * 2
 
 
 @pytest.fixture
