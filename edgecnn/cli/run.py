@@ -76,7 +76,13 @@ def _size_hw(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     "--save",
     metavar="PATH",
     multiple=True,
-    help="Annotated video (.mp4, .avi), best picture (.png, .jpg), or a folder for a folder; repeatable.",
+    help="Annotated video (.mp4, .mkv, .avi), best picture (.png, .jpg), folder for a folder; repeatable.",
+)
+@click.option(
+    "--segment",
+    type=_FiniteRange(1),
+    metavar="S",
+    help="A new file of --save video every S seconds: NAME-000001.mp4, …",
 )
 @click.option(
     "--json",
@@ -85,6 +91,18 @@ def _size_hw(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     multiple=True,
     callback=_common.once,
     help="JSON lines; - is stdout.",
+)
+@click.option(
+    "--json-max-mb",
+    type=_FiniteRange(0, min_open=True),
+    metavar="MB",
+    help="Rotate the file of --json before it gets larger: NAME.1, NAME.2, …",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Older files that stay, of --json-max-mb (5, if left out) and of --segment (all, if left out).",
 )
 @click.option("--runtime", default="auto", show_default=True, metavar="NAME", help="Which engine runs it.")
 @_common.precision_option
@@ -127,7 +145,10 @@ def command(
     timeout: float,
     show: bool,
     save: tuple[str, ...],
+    segment: float | None,
     json_path: str | None,
+    json_max_mb: float | None,
+    keep: int | None,
     runtime: str,
     precision: str,
     mode: Objective,
@@ -156,6 +177,10 @@ def command(
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise click.UsageError("two outputs name the same file")
 
+    if segment is not None and not save:
+        raise click.UsageError("--segment goes with --save")
+    if json_max_mb is not None and json_path is None:
+        raise click.UsageError("--json-max-mb goes with --json")
     if len(wheres) > 1 and (show or save or smooth > 1 or still is not None):
         raise click.UsageError("--show, --save, --smooth and --still go with one source")
     if still is not None and isinstance(wheres[0], str) and Path(wheres[0]).is_dir():
@@ -196,9 +221,10 @@ def command(
         sinks: list[Sink] = []
         if show:
             sinks.append(WindowSink())
-        sinks[:0] = [open_save(path, opened) for path in save]
+        saved = [_segments(path) if segment else path for path in save]
+        sinks[:0] = [open_save(path, opened, segment_s=segment, keep=keep) for path in save]
         if json_path is not None:
-            sinks.insert(0, open_json(json_path, opened))
+            sinks.insert(0, open_json(json_path, opened, max_mb=json_max_mb, keep=keep))
         tally = _Tally(opened)
         try:
             with status_line(json_path != "-" and not _common.is_quiet()) as line:
@@ -219,11 +245,11 @@ def command(
                     on_frame=on_frame,
                 )
         except Interrupted as interrupted:
-            _report(interrupted.summary, tally, predictor.runtime.name, json_path, save)
+            _report(interrupted.summary, tally, predictor.runtime.name, json_path, saved)
             raise
         if max_frames is None and duration is None:
             _warn_of_missing(summary, opened)
-        _report(summary, tally, predictor.runtime.name, json_path, save)
+        _report(summary, tally, predictor.runtime.name, json_path, saved)
 
 
 def _wheres(bundle: str, cameras: tuple[int, ...], sources: tuple[str, ...]) -> list[int | str]:
@@ -235,6 +261,14 @@ def _wheres(bundle: str, cameras: tuple[int, ...], sources: tuple[str, ...]) -> 
     if Path(bundle).is_file() or (Path(bundle).is_dir() and not bundle.endswith(".edge")):
         raise click.UsageError(f"{bundle} is no bundle; did you mean: edgecnn run --source {bundle}")
     raise click.UsageError("say where frames come from, such as --camera 0 or --source video.mp4")
+
+
+def _segments(path: str) -> str:
+    """What the files are called that a video is cut into."""
+    from edgecnn.stream.video import VIDEO_CODECS
+
+    video = Path(path)
+    return str(video.with_stem(f"{video.stem}-*")) if video.suffix.lower() in VIDEO_CODECS else path
 
 
 class _Tally:

@@ -1,7 +1,8 @@
-"""One line of JSON a frame, each in the file before the next frame is read."""
+"""One line of JSON a frame, each in the file before the next frame is written; the file may be rotated."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -14,7 +15,21 @@ from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, SourceEvent, Summary
 from edgecnn.stream.outputs import json_text, make_parent, write_failed
 
-__all__ = ["JsonlSink"]
+__all__ = ["KEPT", "JsonlSink", "frame_line"]
+
+KEPT = 5
+LONGEST_LINE = 2**20
+
+
+def frame_line(frame: Frame, result: Result) -> dict[str, Any]:
+    """What is told of a frame: its number, time and source, the result, and what it took."""
+    return {
+        "frame": frame.index,
+        "time": round(frame.time_s, 3),
+        "source": frame.source,
+        **result.to_json(),
+        "timing_ms": result.timing_ms,
+    }
 
 
 class JsonlSink:
@@ -24,37 +39,36 @@ class JsonlSink:
     the system writes it to the disk when it likes, so a loss of power may cost the latest lines. The
     last line is ``{"summary": {…}}``; where it is missing, the program was killed. Scores that are
     not finite are null. What happens to a live source comes in between, ``{"event": {…}}``.
+
+    A file that is rotated becomes ``NAME.1`` before it would grow beyond its limit, the one before that
+    ``NAME.2``, and so on; no line is ever divided between two.
     """
 
-    def __init__(self, path: str) -> None:
-        """Open the file, replacing an older one.
+    def __init__(self, path: str, max_bytes: int | None = None, keep: int = KEPT) -> None:
+        """Open the file: one that is rotated goes on where it ended, any other replaces an older one.
 
         Args:
-            path: A file, or ``-`` for standard output.
+            path: A file, or ``-`` for standard output, which cannot be rotated.
+            max_bytes: Rotate before it gets larger; only a single line may be longer.
+            keep: How many of the older files stay.
 
         Raises:
             InputError: The file cannot be written.
         """
         self._name = "standard output" if path == "-" else path
-        self._file: TextIO = sys.stdout if path == "-" else _open(Path(path))
+        self._path, self._max_bytes, self._keep = Path(path), max_bytes, keep
+        self._file: TextIO = sys.stdout if path == "-" else _open(self._path, go_on=max_bytes is not None)
+        self._bytes = 0 if max_bytes is None else self._path.stat().st_size
         self._broken = self._closed = False
         self._writing = threading.Lock()
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
         """Write one line."""
-        self._line(
-            {
-                "frame": frame.index,
-                "time": round(frame.time_s, 3),
-                "source": frame.source,
-                **result.to_json(),
-                "timing_ms": result.timing_ms,
-            }
-        )
+        self._line(frame_line(frame, result))
 
     def note(self, event: SourceEvent) -> None:
         """Write what happened to a live source; called in the thread that reads it."""
-        if not self._closed:
+        if not (self._closed or self._broken):
             self._line({"event": event.to_json()})
 
     def close(self, summary: Summary) -> None:
@@ -70,10 +84,14 @@ class JsonlSink:
                     self._file.close()
 
     def _line(self, value: dict[str, Any]) -> None:
+        line = json_text(value) + "\n"
         try:
             with self._writing:
-                self._file.write(json_text(value) + "\n")
+                if self._max_bytes is not None and 0 < self._bytes > self._max_bytes - len(line):
+                    self._rotate()
+                self._file.write(line)
                 self._file.flush()
+                self._bytes += len(line)
         except BrokenPipeError:
             self._broken = True
             raise
@@ -81,10 +99,33 @@ class JsonlSink:
             self._broken = True
             raise write_failed(self._name, error.strerror) from error
 
+    def _rotate(self) -> None:
+        self._file.close()
+        for number in range(self._keep, 0, -1):
+            newer = self._path if number == 1 else _numbered(self._path, number - 1)
+            with suppress(FileNotFoundError):
+                newer.replace(_numbered(self._path, number))
+        self._file = self._path.open("w", encoding="utf-8")
+        self._bytes = 0
 
-def _open(path: Path) -> TextIO:
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def _open(path: Path, *, go_on: bool) -> TextIO:
     make_parent(path)
     try:
-        return path.open("w", encoding="utf-8")
+        if go_on and path.exists():
+            _cut_torn_line(path)
+        return path.open("a" if go_on else "w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Remove a last line that has no end: the program was killed, or the disk full, while it was written."""
+    with path.open("rb+") as file:
+        start = max(file.seek(0, os.SEEK_END) - LONGEST_LINE, 0)
+        file.seek(start)
+        file.truncate(start + file.read().rfind(b"\n") + 1)

@@ -1,14 +1,15 @@
-"""The annotated stream as a video file."""
+"""The annotated stream as a video file, or as one after the other."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecnn.errors import MediaError, Unavailable
+from edgecnn.errors import InputError, MediaError, Unavailable
 from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, Summary
 from edgecnn.stream.outputs import create_beside, make_parent, write_failed
@@ -16,57 +17,71 @@ from edgecnn.stream.outputs import create_beside, make_parent, write_failed
 __all__ = ["VIDEO_CODECS", "VideoSink"]
 
 # codecs that OpenCV's own wheels can write on every machine
-VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+# of these, what was written so far can be played
+GROWING = (".mkv",)
 CLOCKLESS_FPS = 25.0
+BUFFER_BYTES = 2**18  # of FFmpeg
 # what a camera may stand still before its pause is cut: a longer one would be minutes of one picture
 PAUSE_S_MAX = 2.0
 
 
 class VideoSink:
-    """Writes the annotated frames; the file appears under its name when it is complete.
+    """Writes the annotated frames; a file appears under its name when it is complete.
+
+    A ``.mkv`` alone grows under its name, and can be played at any moment, also when the program was
+    killed: what FFmpeg has not written by then is a quarter of a megabyte. Cut into segments, no more than
+    one of them is lost of the other kinds.
 
     A frame is placed at its own time since the first one: where a camera gave fewer frames than it
     announced, pictures are shown longer, so that the video plays at the speed of what it shows; a
     pause of more than 2 s is cut to that. Frames without a clock follow one another at 25 a second.
-    All are brought to the first one's size, with black borders.
+    All are brought to the size of the first one of their file, with black borders.
 
-    OpenCV does not tell that a disk is full, so the file is read back before it gets its name; what
-    lacks frames is removed, and an older file of that name stays as it was.
+    OpenCV does not tell that a disk is full, so a file is read back before it gets its name; what
+    lacks frames is removed, and an older file of that name stays as it was. (A ``.mkv`` stays, and replaces
+    an older one at once.)
     """
 
-    def __init__(self, path: Path, fps: float | None) -> None:
+    def __init__(
+        self, path: Path, fps: float | None, segment_s: float | None = None, keep: int | None = None
+    ) -> None:
         """Prepare the file; it is opened with the first frame, whose size it takes.
 
         Args:
-            path: ``.mp4`` or ``.avi``.
+            path: ``.mp4``, ``.mkv`` or ``.avi``.
             fps: Frames per second of the source; None when its frames have no clock.
+            segment_s: Begin a new file after so many seconds of video: ``NAME-000001.mp4`` and so on,
+                after those that are there.
+            keep: How many older segments stay; all if not given.
 
         Raises:
             InputError: The folder cannot be made.
         """
         self._path = path
-        self._beside: Path | None = None
         self._fps = fps
-        self._writer: Any = None
-        self._size_hw = (0, 0)
+        self._segment_s = segment_s
+        self._keep = keep
+        self._file: _VideoFile | None = None
         self._start_s = 0.0
-        self._written = 0
         make_parent(path)
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
-        """Write one frame as often as its time asks for; not at all when its place is taken."""
+        """Write one frame as often as its time asks for; not at all when its place is taken.
+
+        Raises:
+            Unavailable: Such a video cannot be written, or the segment before lacks frames.
+        """
         image = annotated()
-        if self._writer is None:
-            self._size_hw = image.shape[:2]
+        # MPEG-4 counts time in at most 65535 ticks a second: 14.999925 does not fit, 15 does
+        fps = round(self._fps or CLOCKLESS_FPS, 3)
+        if self._file and self._segment_s and self._file.written >= self._segment_s * fps:
+            self._finish()
+        if self._file is None:
             self._start_s = frame.time_s
-            self._beside = create_beside(self._path)
-            self._writer = self._open(self._beside)
-        copies = self._copies(frame.time_s)
-        if copies > 0:
-            fitted = fit_into(image, self._size_hw)
-            for _ in range(copies):
-                self._writer.write(fitted)
-            self._written += copies
+            path = self._path if self._segment_s is None else self._next_segment()
+            self._file = _VideoFile(path, fps, image.shape[:2])
+        self._file.write(image, self._copies(frame.time_s, self._file.written))
 
     def close(self, summary: Summary) -> None:
         """Finish the file and give it its name; without a frame there is none.
@@ -74,46 +89,96 @@ class VideoSink:
         Raises:
             Unavailable: The file lacks frames, as on a full disk, or cannot get its name.
         """
-        if self._beside is None:
-            return
-        try:
-            if self._writer is None:
-                return
-            self._writer.release()
-            if missing := _missing(self._beside, self._written):
-                raise write_failed(self._path, missing)
-            self._beside.replace(self._path)
-        except OSError as error:
-            raise write_failed(self._path, error.strerror) from error
-        finally:
-            self._beside.unlink(missing_ok=True)
+        self._finish()
 
-    def _copies(self, time_s: float) -> int:
+    def _finish(self) -> None:
+        file, self._file = self._file, None
+        if file:
+            file.finish()
+
+    def _copies(self, time_s: float, written: int) -> int:
         """How often a frame has to be written to fill the video up to its time."""
         if self._fps is None:
             return 1
-        copies = round((time_s - self._start_s) * self._fps) + 1 - self._written
+        copies = round((time_s - self._start_s) * self._fps) + 1 - written
         most = max(round(PAUSE_S_MAX * self._fps), 1)
         if copies > most:
             self._start_s += (copies - most) / self._fps
             copies = most
         return copies
 
-    def _open(self, beside: Path) -> Any:
-        from edgecnn.vision.opencv import cv2
+    def _next_segment(self) -> Path:
+        """Choose the name of a new segment, and remove the older ones that are too many."""
+        name = re.compile(rf"{re.escape(self._path.stem)}-(\d{{6,}}){re.escape(self._path.suffix)}")
+        try:
+            found = {int(m[1]): p for p in self._path.parent.iterdir() if (m := name.fullmatch(p.name))}
+            for number in sorted(found)[: -self._keep] if self._keep else ():
+                found[number].unlink(missing_ok=True)
+        except OSError as error:
+            raise write_failed(self._path.parent, error.strerror) from error
+        return self._path.with_stem(f"{self._path.stem}-{max(found, default=0) + 1:06d}")
 
-        height, width = self._size_hw
-        codec = VIDEO_CODECS[self._path.suffix.lower()]
-        # MPEG-4 counts time in at most 65535 ticks a second: 14.999925 does not fit, 15 does
-        fps = round(self._fps or CLOCKLESS_FPS, 3)
-        writer = cv2.VideoWriter(str(beside), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
-        if not writer.isOpened():
-            writer.release()
-            raise Unavailable(
-                f"{self._path}: OpenCV cannot write {width}×{height} at {fps:g} fps as {codec}; "
-                "try a name that ends in .avi"
-            )
-        return writer
+
+class _VideoFile:
+    """One file while it is written.
+
+    Attributes:
+        written: How many frames it has.
+    """
+
+    def __init__(self, path: Path, fps: float, size_hw: tuple[int, int]) -> None:
+        self.written = 0
+        self._path = path
+        self._size_hw = size_hw
+        self._growing = path.suffix.lower() in GROWING
+        self._now = _emptied(path) if self._growing else create_beside(path)
+        try:
+            self._writer = _open(self._now, path, fps, size_hw)
+        except BaseException:
+            self._now.unlink(missing_ok=True)
+            raise
+
+    def write(self, image: Image, copies: int) -> None:
+        if copies > 0:
+            fitted = fit_into(image, self._size_hw)
+            for _ in range(copies):
+                self._writer.write(fitted)
+            self.written += copies
+
+    def finish(self) -> None:
+        try:
+            self._writer.release()
+            if missing := _missing(self._now, self.written):
+                raise write_failed(self._path, missing)
+            self._now.replace(self._path)
+        except OSError as error:
+            raise write_failed(self._path, error.strerror) from error
+        finally:
+            if not self._growing:
+                self._now.unlink(missing_ok=True)
+
+
+def _emptied(path: Path) -> Path:
+    try:
+        path.write_bytes(b"")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
+
+
+def _open(now: Path, path: Path, fps: float, size_hw: tuple[int, int]) -> Any:
+    from edgecnn.vision.opencv import cv2
+
+    height, width = size_hw
+    codec = VIDEO_CODECS[path.suffix.lower()]
+    writer = cv2.VideoWriter(str(now), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
+    if not writer.isOpened():
+        writer.release()
+        raise Unavailable(
+            f"{path}: OpenCV cannot write {width}×{height} at {fps:g} fps as {codec}; "
+            "try a name that ends in .avi"
+        )
+    return writer
 
 
 def _missing(path: Path, frames: int) -> str | None:
@@ -122,8 +187,9 @@ def _missing(path: Path, frames: int) -> str | None:
 
     try:
         with VideoReader(path) as video:
-            # the number is written last, and nothing is any more after a failure: it need not be counted
-            if video.announced_frames == frames:
+            # the number is written last, and nothing is any more after a failure: it need not be counted,
+            # but where all of a file was written at once
+            if video.announced_frames == frames and path.stat().st_size > BUFFER_BYTES:
                 return None
             found = sum(1 for _ in iter(video.skip, False))
     except MediaError:

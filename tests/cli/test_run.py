@@ -70,6 +70,17 @@ def test_video_to_everything(color_bundle: Path, tmp_path: Path, capfd: pytest.C
         assert sum(1 for _ in video) == 6
 
 
+def test_outputs_in_pieces(color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = write_video(tmp_path / "v.avi", count=24)
+    out, result = tmp_path / "out.mkv", tmp_path / "out.jsonl"
+    args = ["run", str(color_bundle), "--source", str(source), "--save", str(out), "--segment", "1"]
+    assert main([*args, "--json", str(result), "--json-max-mb", "0.001", "--keep", "1"]) == 0
+    assert f"annotated: {tmp_path}/out-*.mkv" in capfd.readouterr().err
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["out-000002.mkv", "out-000003.mkv", "out.jsonl", "out.jsonl.1", "v.avi"]
+    assert "summary" in lines(result)[-1]
+
+
 def test_image_lists_what_was_found(
     window_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +181,8 @@ def test_absent_camera_is_exit_3_and_one_line(capfd: pytest.CaptureFixture[str])
         (["--source", "a", "--duration", "0"], "x>0"),
         (["--source", "a", "--max-frames", "0"], "x>=1"),
         (["--camera", "-1"], "x>=0"),
+        (["--source", "a", "--segment", "60"], "--segment goes with --save"),
+        (["--source", "a", "--json-max-mb", "1"], "--json-max-mb goes with --json"),
     ],
 )
 def test_wrong_usage(args: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ def test_full_disk_is_one_error() -> None:
         run(pictures(3), JsonlSink("/dev/full"))
 
 
-@pytest.mark.parametrize("name", ["v.mp4", "v.avi", "deep/er/v.MP4"])
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.avi", "deep/er/v.MP4"])
 def test_video_has_all_frames_and_the_rate(tmp_path: Path, name: str) -> None:
     source = write_video(tmp_path / "source.avi", count=7, fps=12)
     run(source, saving(tmp_path / name))
@@ -173,6 +173,16 @@ def test_full_disk_is_no_broken_video(tmp_path: Path, name: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     with VideoReader(path) as video:
         assert sum(1 for _ in video) == 30
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
+def test_full_disk_leaves_what_there_is_of_a_video_that_grows(tmp_path: Path) -> None:
+    path = tmp_path / "v.mkv"
+    command = [sys.executable, "-c", SAVE_WITH_LITTLE_ROOM, str(path), "40_000"]
+    failed = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert failed.stderr.startswith(f"{path}: writing failed (the video holds ")
+    with VideoReader(path) as video:
+        assert 3 <= sum(1 for _ in video) < 30
 
 
 def test_video_whose_container_counts_wrong_is_counted(
@@ -313,7 +323,7 @@ def test_folder_does_not_go_with_a_video(tmp_path: Path) -> None:
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"\.gif is not written here; give a video \(\.mp4, \.avi\)"):
+    with pytest.raises(InputError, match=r"\.gif is not written here; give a video \(\.mp4, \.mkv, \.avi\)"):
         run(picture(1), saving(tmp_path / "x.gif"))
 
 
