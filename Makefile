@@ -6,14 +6,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint measure benchmarks coverage portability footprint arm64 containers face clean
+.PHONY: help setup demo test lint measure benchmarks coverage portability footprint reliability arm64 containers face clean
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
 	@echo "make measure, make portability, make benchmarks"
 	@echo "                 write the pages in docs/ (measurements, portability, benchmarks); need EDGECNN_DATA (docs/data.md)"
 	@echo "make coverage    writes docs/coverage.md: hours the first time, and goes on where it was stopped"
-	@echo "make footprint   writes docs/footprint.md"
+	@echo "make footprint   writes docs/footprint.md; make reliability, half an hour, docs/reliability.md"
 	@echo "make arm64, make containers   need root; see docs/arm64.md and docs/containers.md"
 	@echo "make face    rebuilds the bundle that ships from examples/face_detector"
 
@@ -41,6 +41,9 @@ coverage: setup
 
 portability: setup
 	@$(BIN)/python benchmarks/portability.py --out docs/portability.md
+
+reliability: setup
+	@$(BIN)/python benchmarks/reliability.py docs/reliability.md
 
 footprint: setup
 	@$(BIN)/python benchmarks/footprint.py docs/footprint.md

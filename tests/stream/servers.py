@@ -33,12 +33,12 @@ class Server:
         size_hw: Of the pictures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.mode = "serve"
         self.size_hw = (96, 128)
         self.clients = 0
         self._open: list[socket.socket] = []
-        self._listening = self._listen(0)
+        self._listening = self._listen(port)
         self.port = int(self._listening.getsockname()[1])
 
     def become(self, mode: str) -> None:
