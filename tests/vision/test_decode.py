@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgecnn import ModelSpec, WindowGeometry
 from edgecnn.errors import EngineError, InputError
@@ -89,6 +91,15 @@ def test_equal_scores_are_in_the_order_of_the_classes() -> None:
 
 def test_classes_count_from_zero_and_are_named_by_number_without_labels() -> None:
     assert top_k(np.array([0.0, 1.0]), whole(top_k=1)).labels == ("1",)
+
+
+@given(
+    st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 0.5, 1.0, float("nan")]), max_size=30), st.integers(1, 9)
+)
+def test_top_k_is_the_beginning_of_all_sorted(scores: list[float], count: int) -> None:
+    found = top_k(np.array(scores, np.float32), whole(top_k=count)).class_ids
+    wanted = np.argsort(-np.array(scores, np.float32), kind="stable")[:count]
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_top_k_takes_one_frame() -> None:
