@@ -28,7 +28,6 @@ from tables import table
 from edgecnn.calibration import draw_samples
 from edgecnn.calibration.int8 import Int8Builder
 from edgecnn.converters import canonical, load_model
-from edgecnn.converters.onnx_openvino import OnnxToOpenVino
 from edgecnn.converters.onnx_packed import unpack_pixels
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
 from edgecnn.timing import SpeedComparison, compare_speed
@@ -110,13 +109,8 @@ def quantised_apart(whole: bytes, samples: Images) -> tuple[bytes, bytes]:
 
 
 def opened(model: bytes, engine: str) -> Runtime:
-    """A model on one thread, in the form that bundles hold for the engine; a network of floats is in ONNX."""
-    artifact = Artifact("onnx", model)
-    taken = onnx.load_from_string(model).graph.input[0].type.tensor_type.elem_type
-    if engine == "openvino" and taken == onnx.TensorProto.UINT8:
-        made = OnnxToOpenVino()(model)
-        artifact = Artifact("openvino", made.xml, weights=made.weights)
-    return backend(engine)(artifact, RuntimeOptions(threads=1))
+    """A model on one thread."""
+    return backend(engine)(Artifact("onnx", model), RuntimeOptions(threads=1))
 
 
 def forms(network: Network, data: Path) -> dict[str, bytes]:
@@ -223,7 +217,7 @@ def section(data: Path) -> tuple[str, bool]:
 
 INT8 as bundles hold it, on the bytes of an image, beside the same network without preprocessing, which is handed a
 float tensor that is normalised already. One image, one thread, medians of turns. *Pixel by pixel* is the same file with
-its first convolution as it was before it took four pixels at a time; OpenVINO's IR has it so.
+its first convolution as it was before it took four pixels at a time, as which OpenVINO always runs it.
 
 {len(images)} photographs are decided *as unfolded* where the same weights behind preprocessing in float, with a border of
 zeros, choose the same class. The last columns say how many are decided as in fp32: by INT8 as it is, and by INT8 that

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -29,7 +29,6 @@ from edgecnn.calibration.data import generate_frames
 from edgecnn.calibration.int8 import Int8Builder
 from edgecnn.converters import canonical, load_model
 from edgecnn.converters.onnx_dense import OnnxToDense
-from edgecnn.converters.onnx_openvino import OnnxToOpenVino
 from edgecnn.converters.onnx_shapes import tensor_info
 from edgecnn.inference import Inference
 from edgecnn.loading import bundle_path
@@ -90,16 +89,12 @@ def networks() -> list[Network]:
 
 
 def opened(model: bytes, stride: int | None = None, runtime: str = "ort") -> Runtime:
-    """A model on one thread; with a stride its form for all windows, as bundles hold it for a runtime."""
+    """A model on one thread; with a stride its form for all windows."""
     if stride is None:
         return backend(runtime)(Artifact("onnx", model), ONE_THREAD)
     window = tuple(tensor_info(value) for value in onnx.load_from_string(model).graph.input)
     dense = OnnxToDense(stride)(onnx.load_from_string(model))
-    artifact = Artifact("onnx", dense.model, inputs=window, dense_stride=stride)
-    if runtime == "openvino":
-        ir = OnnxToOpenVino(known=(1, *window[0].shape[1:]))(dense.model)
-        artifact = replace(artifact, format="openvino", content=ir.xml, weights=ir.weights)
-    return backend(runtime)(artifact, ONE_THREAD)
+    return backend(runtime)(Artifact("onnx", dense.model, inputs=window, dense_stride=stride), ONE_THREAD)
 
 
 def compared(network: Network, precision: str, stride: int, frame: npt.NDArray[np.uint8]) -> dict[str, float]:

@@ -16,9 +16,10 @@ from edgecnn.converters.base import Arrow, model_errors
 from edgecnn.converters.dense_graph import DenseGraph
 from edgecnn.converters.dense_places import Axis, Place
 from edgecnn.converters.dense_rules import take
-from edgecnn.converters.onnx_packed import FOUR, pack_pixels, unpack_pixels
+from edgecnn.converters.onnx_packed import pack_pixels, unpack_pixels
 from edgecnn.converters.onnx_shapes import BATCH, infer, real_inputs, tensor_info
 from edgecnn.errors import ModelError, require
+from edgecnn.packed_pixels import FOUR
 
 if TYPE_CHECKING:
     import onnx

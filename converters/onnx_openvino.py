@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from edgecnn.converters.base import Arrow, model_errors
-from edgecnn.converters.onnx_packed import unpack_pixels
 from edgecnn.converters.onnx_shapes import tensor_info
 from edgecnn.errors import ModelError, require
 from edgecnn.isolation import NO_HURRY, Limits, run_isolated
@@ -94,8 +93,7 @@ class OnnxToOpenVino(Arrow[bytes, OpenVinoIr]):
         try:
             made = run_isolated(
                 f"{__name__}:_convert",
-                # OpenVINO gains nothing by four pixels at a time, and moves bytes for it
-                {"model": unpack_pixels(source), "compress": self.compress, "known": [list(self.known)]},
+                {"model": source, "compress": self.compress, "known": [list(self.known)]},
                 what="OpenVINO's compiler",
                 limits=self.limits,
                 on_work=self.on_work or (lambda what, done, total: None),

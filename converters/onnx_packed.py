@@ -23,16 +23,14 @@ import numpy.typing as npt
 
 from edgecnn.converters.onnx_shapes import infer, real_inputs, tensor_info
 from edgecnn.errors import require
+from edgecnn.packed_pixels import FOUR, PREFIX, Unpacked
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["FOUR", "pack_pixels", "unpack_pixels"]
+__all__ = ["pack_pixels", "unpack_pixels"]
 
-FOUR = 4
 TO_NHWC, TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
-PREFIX = "edgecnn/packed/"  # of the names of nodes that are put in
-NOTE = "edgecnn.packed"  # what the layer was before: columns and stride of its kernel, its padding
 
 Array = npt.NDArray[Any]
 Step = tuple[str, "Sequence[ir.Value | None]", dict[str, Any]]
@@ -70,22 +68,17 @@ def unpack_pixels(model: bytes) -> bytes:
     """What `pack_pixels` made a model of; others as they are."""
     onnx, graphs = require("onnx", "convert"), require("onnx_ir", "convert")
     network: ir.Model = graphs.from_proto(onnx.load_from_string(model))
-    conv = next((node for node in network.graph if NOTE in node.metadata_props), None)
-    if conv is None:
+    added = [node for node in network.graph if str(node.name).startswith(PREFIX)]
+    if not added:
         return model
-    for node in network.graph:
-        if str(node.name).startswith(PREFIX):
-            graphs.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
-    layer = _layer(conv)
+    for node in added:
+        graphs.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+    layer = _layer(next(node for node in network.graph if node.op_type == "Conv"))
     assert layer is not None
-    columns, stride, top, left, bottom, right = map(int, conv.metadata_props.pop(NOTE).split())
-    outputs = len(layer.codes) * stride // FOUR
-    fours = layer.codes[:outputs]
-    apart = fours.reshape(outputs, FOUR, -1, *fours.shape[2:]).transpose(0, 2, 3, 4, 1)
-    begin = -left % FOUR
-    codes = apart.reshape(*apart.shape[:3], -1)[..., begin : begin + columns]
-    _change(network.graph, layer, codes, lambda vector: vector[:outputs])
-    _slide(conv, codes, stride, [top, left, bottom, right])
+    before = Unpacked.of(str(added[0].name))
+    codes = before.codes(layer.codes)
+    _change(network.graph, layer, codes, lambda vector: vector[: len(codes)])
+    _slide(layer.conv, codes, before.stride, before[2:])
     return _written(network)
 
 
@@ -161,13 +154,14 @@ def _pack(graph: ir.Graph, layer: _Layer, width: int) -> None:
     """Rewrite the layer for an image of a width, border included."""
     conv = layer.conv
     outputs, channels, rows, columns = layer.codes.shape
-    top, left, bottom, right = _ints(conv, "pads")
     stride = _ints(conv, "strides")[1]
-    at_once, begin = FOUR // stride, -left % FOUR
-    fours = -(-(begin + (at_once - 1) * stride + columns) // FOUR)
+    top, left, bottom, right = pads = _ints(conv, "pads")
+    given = Unpacked(columns, stride, *pads)
+    at_once = FOUR // stride
+    fours = -(-(given.begin + (at_once - 1) * stride + columns) // FOUR)
     apart = np.zeros((at_once, outputs, channels, rows, fours * FOUR), layer.codes.dtype)
     for position in range(at_once):
-        first = begin + position * stride
+        first = given.begin + position * stride
         apart[position, ..., first : first + columns] = layer.codes
     together = apart.reshape(-1, channels, rows, fours, FOUR).transpose(0, 4, 1, 2, 3)
     codes = together.reshape(-1, FOUR * channels, rows, fours)
@@ -175,13 +169,12 @@ def _pack(graph: ir.Graph, layer: _Layer, width: int) -> None:
     before, inside = -(-left // FOUR), -(-width // FOUR)
     behind = max(-(-positions // at_once) + fours - 1 - before - inside, 0)
     surplus = (before + inside + behind - fours + 1) * at_once - positions
-    conv.metadata_props[NOTE] = f"{columns} {stride} {top} {left} {bottom} {right}"
     _change(graph, layer, codes, lambda vector: np.tile(vector, at_once))
     _slide(conv, codes, 1, [top, before, bottom, behind])
 
     wider: Step = ("Pad", [_stored(graph, [0] * 6 + [-width % FOUR, 0]), *layer.read.inputs[2:3]], {})
     nodes = _chain(
-        "before",
+        given.name("before"),
         layer.pixels,
         [
             ("Transpose", [], {"perm": TO_NHWC}),
@@ -196,7 +189,7 @@ def _pack(graph: ir.Graph, layer: _Layer, width: int) -> None:
     uses = list(layer.last.outputs[0].uses())
     cut: Step = ("Slice", [_stored(graph, [number]) for number in (0, -surplus, 2)], {})
     nodes = _chain(
-        "behind",
+        given.name("behind"),
         layer.last.outputs[0],
         [
             ("Transpose", [], {"perm": TO_NHWC}),
@@ -210,13 +203,13 @@ def _pack(graph: ir.Graph, layer: _Layer, width: int) -> None:
         node.replace_input_with(position, nodes[-1].outputs[0])
 
 
-def _chain(where: str, value: ir.Value | None, steps: Sequence[Step]) -> list[ir.Node]:
-    """Nodes of which each reads what the one before gives; they are known again by their names."""
+def _chain(name: str, value: ir.Value | None, steps: Sequence[Step]) -> list[ir.Node]:
+    """Nodes of which each reads what the one before gives; they are numbered behind a name."""
     import onnx_ir as ir
 
     nodes: list[ir.Node] = []
     for position, (op, inputs, attributes) in enumerate(steps):
-        nodes.append(ir.node(op, [value, *inputs], attributes, name=f"{PREFIX}{where}.{position}"))
+        nodes.append(ir.node(op, [value, *inputs], attributes, name=f"{name}.{position}"))
         value = nodes[-1].outputs[0]
     return nodes
 
@@ -228,7 +221,7 @@ def _change(graph: ir.Graph, layer: _Layer, codes: Array, change: Callable[[Arra
         node.replace_input_with(position, _stored(graph, change(_constant(node.inputs[position]))))
 
 
-def _slide(conv: ir.Node, codes: Array, stride: int, pads: list[int]) -> None:
+def _slide(conv: ir.Node, codes: Array, stride: int, pads: Sequence[int]) -> None:
     """Write down how the layer goes along its rows."""
     import onnx_ir as ir
 
@@ -270,7 +263,7 @@ def _stored(graph: ir.Graph, values: npt.ArrayLike) -> ir.Value:
 
     array = np.ascontiguousarray(values)
     count = len(graph.initializers)
-    while (name := f"{PREFIX}{count}") in graph.initializers:
+    while (name := f"edgecnn.packed.{count}") in graph.initializers:
         count += 1
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)

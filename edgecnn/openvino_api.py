@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgecnn.errors import ModelError, first_line, require
 from edgecnn.manifest import TensorInfo
+from edgecnn.packed_pixels import PREFIX, Unpacked
 
 __all__ = ["compile_model", "core", "find_openvino", "port_info", "read_model", "try_out", "useful_line"]
 
@@ -68,6 +69,7 @@ def read_model(content: bytes, weights: bytes = b"") -> Any:
         model = reader.read_model(content, weights) if weights else reader.read_model(content)
     except Exception as error:  # OpenVINO raises RuntimeError and others
         raise ModelError(f"OpenVINO refuses it ({useful_line(error)})") from error
+    _unpack_pixels(model)
     _change_layout_last(model)
     _write_down_shapes(model)
     _stop_bytes(model)
@@ -100,24 +102,72 @@ def useful_line(error: BaseException) -> str:
     return first_line(RuntimeError("; ".join((useful or lines)[:2])))
 
 
+def _unpack_pixels(model: Any) -> None:
+    """Let the first layer of an INT8 model read its pixels one by one again.
+
+    Four at a time are for ONNX Runtime's kernels. The CPU plugin has others, and where the batch is open it
+    moves all bytes before the layer and behind it.
+    """
+    opset = find_openvino().opset13
+    added = [node for node in model.get_ordered_ops() if node.get_friendly_name().startswith(PREFIX)]
+    if not added:
+        return
+    before = Unpacked.of(added[0].get_friendly_name())
+    path = [next(node for node in reversed(added) if "/before" in node.get_friendly_name())]
+    while path[-1].get_type_name() != "Convolution":
+        path.append(next(iter(path[-1].output(0).get_target_inputs())).get_node())
+    conv = path.pop()
+    for node in added:
+        _replace(node, node.input_value(0))
+    for node in path[1:]:
+        node.validate_and_infer_types()
+    scaled = conv.input_value(1).get_node()
+    whole, scales = scaled.input_value(0).get_node(), scaled.input_value(1)
+    codes = before.codes(whole.input_value(0).get_node().data)
+
+    def first(value: Any, axis: int) -> Any:
+        """The first of four positions, or of two."""
+        return opset.slice(value, [0], [len(codes)], [1], [axis])
+
+    single = opset.convolution(
+        conv.input_value(0),
+        opset.multiply(opset.convert(opset.constant(codes), "f32"), first(scales, 0)),
+        [conv.get_attributes()["strides"][0], before.stride],
+        [before.top, before.left],
+        [before.bottom, before.right],
+        [1, 1],
+        name=conv.get_friendly_name(),
+    )
+    _replace(conv, single.output(0))
+    for reader in single.output(0).get_target_inputs():
+        bias = reader.get_node()
+        if bias.get_type_name() == "Add":
+            bias.input(1).replace_source_output(first(bias.input_value(1), 1).output(0))
+
+
+def _replace(node: Any, value: Any) -> None:
+    """All that read a node read another value."""
+    for reader in node.output(0).get_target_inputs():
+        reader.replace_source_output(value)
+
+
 def _change_layout_last(model: Any) -> None:
     """Move the transposition of uint8 pixels behind their scale and zero point.
 
     With the transposition first, the CPU plugin would run the layer that reads them in float.
     """
-    for transpose in model.get_ordered_ops():
-        if transpose.get_type_name() != "Transpose" or transpose.get_element_type().to_dtype() != np.uint8:
-            continue
+    for pixels in model.get_parameters():
+        transpose = _only_reader(pixels, "Transpose")
         first = last = _only_reader(transpose, "Convert")
         for kind in ("Subtract", "Multiply"):
             following = _only_reader(last, kind)
             # a scalar stands for all channels, wherever they are
             if following is not None and following.input_value(1).get_partial_shape().rank == 0:
                 last = following
-        if first is None or last.get_type_name() != "Multiply":
+        if transpose is None or first is None or last.get_type_name() != "Multiply":
             continue
         readers = last.output(0).get_target_inputs()
-        first.input(0).replace_source_output(transpose.input_value(0))
+        first.input(0).replace_source_output(pixels.output(0))
         transpose.input(0).replace_source_output(last.output(0))
         for reader in readers:
             reader.replace_source_output(transpose.output(0))

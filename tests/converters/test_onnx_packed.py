@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.converters.onnx_openvino import OnnxToOpenVino
 from edgecnn.converters.onnx_packed import pack_pixels, unpack_pixels
+from edgecnn.openvino_api import read_model
 from edgecnn.runtimes import Artifact, backend
 from tests.calibration.graphs import node
 from tests.converters.helpers import run_bytes
@@ -216,20 +217,26 @@ def test_bytes_keep_their_places(tmp_path: Path) -> None:
     assert kinds[: kinds.index("QLinearConv")] == ["Reshape"]
 
 
-def test_openvino_reads_single_pixels() -> None:
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch", [2, "batch"])
+def test_openvino_reads_pixels_one_by_one(batch: int | str, bias: bool) -> None:
+    """From ONNX and as IR, and in INT8."""
     engine("openvino")
-    model = network((8, 3, 3, 3), image=("batch", 16, 16, 3), strides=[2, 2], pads=[1, 1, 1, 1])
-    made, alone = OnnxToOpenVino()(pack_pixels(model)), OnnxToOpenVino()(model)
-    assert "1 of 1" == made.facts["int8_layers"] == alone.facts["int8_layers"]
-    assert len(made.weights) == len(alone.weights)
-
-
-def test_openvino_runs_the_packed_form() -> None:
-    """Also in INT8, though not faster."""
-    engine("openvino")
-    model = pack_pixels(network((8, 3, 3, 3), image=("batch", 16, 16, 3), strides=[2, 2], pads=[1, 1, 1, 1]))
+    options: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1], "bias": bias}
+    model = network((8, 3, 3, 3), image=(batch, 16, 16, 3), **options)
+    packed = pack_pixels(model)
+    nodes = read_model(packed).get_ordered_ops()
+    assert [each.get_type_name() for each in nodes].count("Transpose") == 1
+    assert [
+        list(each.input_value(1).get_shape()) for each in nodes if each.get_type_name() == "Convolution"
+    ] == [[8, 3, 3, 3]]
+    made = OnnxToOpenVino()(packed)
+    assert made.facts["int8_layers"] == "1 of 1"
     images = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    with backend("openvino")(Artifact("onnx", model)) as runtime:
-        found = runtime.run({"image": images})["out"]
-    # it rounds halves otherwise
-    np.testing.assert_allclose(found, run_bytes(model, {"image": images})["out"], atol=SCALES["step"])
+    wanted = by_hand(model, images, (2, 2), (1, 1, 1, 1), "Relu", bias)
+    for artifact in (Artifact("onnx", packed), Artifact("openvino", made.xml, weights=made.weights)):
+        with backend("openvino")(artifact) as runtime:
+            found = runtime.run({"image": images})["out"]
+        # it rounds halves otherwise
+        np.testing.assert_allclose(found, wanted, atol=SCALES["step"])
+        assert (found == wanted).mean() > 0.99
