@@ -6,12 +6,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint measure benchmarks coverage portability footprint reliability arm64 containers face clean
+.PHONY: help setup demo test lint measure benchmarks peers coverage portability footprint reliability arm64 containers face clean
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
 	@echo "make measure, make portability, make benchmarks"
 	@echo "                 write the pages in docs/ (measurements, portability, benchmarks); need EDGECNN_DATA (docs/data.md)"
+	@echo "make peers       writes docs/peers.md; installs what it compares with into build/peers (gigabytes)"
 	@echo "make coverage    writes docs/coverage.md: hours the first time, and goes on where it was stopped"
 	@echo "make footprint   writes docs/footprint.md; make reliability, half an hour, docs/reliability.md"
 	@echo "make arm64, make containers   need root; see docs/arm64.md and docs/containers.md"
@@ -34,6 +35,9 @@ measure: setup
 
 benchmarks: setup
 	@$(BIN)/python benchmarks/speed.py docs/benchmarks.md
+
+peers: setup
+	@$(BIN)/python benchmarks/peers.py docs/peers.md
 
 coverage: setup
 	@$(BIN)/python -m pip install -q timm
