@@ -1,4 +1,4 @@
-"""Where edgecnn keeps what it can make again, and how it writes there."""
+"""Where edgecnn keeps what outlives a run, and how it writes there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["NO_ROOM", "cache_dir", "is_private", "locked", "make_private", "replace_file", "trim"]
+__all__ = [
+    "NO_ROOM",
+    "cache_dir",
+    "is_private",
+    "locked",
+    "make_private",
+    "replace_file",
+    "state_dir",
+    "trim",
+]
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -22,14 +31,25 @@ def cache_dir() -> Path:
     ``$EDGECNN_CACHE``, else ``$XDG_CACHE_HOME/edgecnn``, else ``~/.cache/edgecnn``; for a user without a
     home, as in some containers, a folder of its own among the temporary files.
     """
-    own, base = os.environ.get("EDGECNN_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
-    if own:
-        return Path(own).expanduser().absolute()
+    own = os.environ.get("EDGECNN_CACHE")
+    return Path(own).expanduser().absolute() if own else _home_folder("XDG_CACHE_HOME", ".cache")
+
+
+def state_dir() -> Path:
+    """The folder for what cannot be made again, such as results that were not sent; it may not exist yet.
+
+    ``$XDG_STATE_HOME/edgecnn``, else ``~/.local/state/edgecnn``, else as `cache_dir`.
+    """
+    return _home_folder("XDG_STATE_HOME", ".local/state")
+
+
+def _home_folder(variable: str, usual: str) -> Path:
+    base = os.environ.get(variable, "")
     # a relative one is to be ignored: XDG Base Directory Specification
     if Path(base).is_absolute():
         return Path(base) / "edgecnn"
     try:
-        return Path.home() / ".cache" / "edgecnn"
+        return Path.home() / usual / "edgecnn"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"edgecnn-{os.getuid()}"
 
