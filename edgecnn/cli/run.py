@@ -104,6 +104,39 @@ def _size_hw(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     metavar="N",
     help="Older files that stay, of --json-max-mb (5, if left out) and of --segment (all, if left out).",
 )
+@click.option(
+    "--webhook",
+    metavar="URL",
+    multiple=True,
+    callback=_common.once,
+    envvar="EDGECNN_WEBHOOK",
+    show_envvar=True,
+    help="POST the JSON lines to http(s)://user:password@host/path.",
+)
+@click.option(
+    "--mqtt",
+    metavar="URL",
+    multiple=True,
+    callback=_common.once,
+    envvar="EDGECNN_MQTT",
+    show_envvar=True,
+    help="Publish the JSON lines to mqtt(s)://user:password@host/topic.",
+)
+@click.option(
+    "--spool",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where lines wait for --webhook and --mqtt, instead of ~/.local/state/edgecnn/spool.",
+)
+@click.option(
+    "--spool-mb",
+    type=_FiniteRange(0.1),
+    default=64.0,
+    show_default=True,
+    metavar="MB",
+    help="What waits for each of them at most; then the oldest are given up.",
+)
+@click.option("--metrics", metavar="[HOST:]PORT", help="Counters for Prometheus, at /metrics.")
 @click.option("--runtime", default="auto", show_default=True, metavar="NAME", help="Which engine runs it.")
 @_common.precision_option
 @click.option(
@@ -149,6 +182,11 @@ def command(
     json_path: str | None,
     json_max_mb: float | None,
     keep: int | None,
+    webhook: str | None,
+    mqtt: str | None,
+    spool: str | None,
+    spool_mb: float,
+    metrics: str | None,
     runtime: str,
     precision: str,
     mode: Objective,
@@ -225,6 +263,11 @@ def command(
         sinks[:0] = [open_save(path, opened, segment_s=segment, keep=keep) for path in save]
         if json_path is not None:
             sinks.insert(0, open_json(json_path, opened, max_mb=json_max_mb, keep=keep))
+        if webhook or mqtt or metrics:
+            from edgecnn.stream.network import open_metrics, open_outboxes
+
+            outboxes = open_outboxes(opened, webhook=webhook, mqtt=mqtt, spool=spool, spool_mb=spool_mb)
+            sinks[:0] = [*outboxes, *([open_metrics(metrics, opened, outboxes)] if metrics else [])]
         tally = _Tally(opened)
         try:
             with status_line(json_path != "-" and not _common.is_quiet()) as line:

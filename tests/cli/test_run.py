@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from edgecnn.vision.opencv import cv2
 from edgecnn.vision.video import VideoReader
 from tests.paths import data
 from tests.stream.fakes import write_picture, write_video
+from tests.stream.receivers import hook
 
 ENDLESS_CAMERA = """
 import itertools, sys
@@ -79,6 +81,48 @@ def test_outputs_in_pieces(color_bundle: Path, tmp_path: Path, capfd: pytest.Cap
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["out-000002.mkv", "out-000003.mkv", "out.jsonl", "out.jsonl.1", "v.avi"]
     assert "summary" in lines(result)[-1]
+
+
+def test_results_over_the_network(
+    color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The URL comes from the environment, where no other user can read its password."""
+    source = write_video(tmp_path / "v.avi", count=6)
+    args = ["run", str(color_bundle), "--source", str(source), "--spool", str(tmp_path / "spool")]
+    with hook() as server:
+        monkeypatch.setenv("EDGECNN_WEBHOOK", server.url)
+        assert main([*args, "--json", str(tmp_path / "o.jsonl")]) == 0
+        assert server.lines == lines(tmp_path / "o.jsonl")
+    assert "se/cret" not in capfd.readouterr().err
+
+
+def test_port_of_the_metrics_that_is_taken(
+    color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_picture(tmp_path / "a.png")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = str(server.getsockname()[1])
+        assert main(["run", str(color_bundle), "--source", str(path), "--metrics", place]) == 3
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"edgecnn: error: --metrics 127.0.0.1:{place}: cannot listen there")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--metrics", "here"], "--metrics here: give a port"),
+        (["--webhook", "host/secret"], "--webhook: not a URL that can be used here"),
+        (["--mqtt", "mqtt://user:secret@host"], "--mqtt: the URL needs a topic"),
+    ],
+)
+def test_places_that_cannot_be_used(
+    color_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], args: list[str], message: str
+) -> None:
+    path = write_picture(tmp_path / "a.png")
+    assert main(["run", str(color_bundle), "--source", str(path), *args]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert message in line
+    assert "secret" not in line
 
 
 def test_image_lists_what_was_found(
