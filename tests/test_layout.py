@@ -41,6 +41,7 @@ FLOORS = [
     {"untrusted", "judging", "rungs", "draft", "compiled", "ladder", "reporting", "dense", "quantization"},
     {"pruned_model", "conversion"},
     {"stream"},
+    {"web"},
     {"benchmarking"},
     {"cli", "__main__"},
 ]
@@ -200,6 +201,7 @@ def test_wheel_holds_edgecnn_and_nothing_else(wheel: Path) -> None:
             parts = path.relative_to(ROOT).parts
             expected.add("/".join(parts if folder == "edgecnn" else ("edgecnn", *parts)))
     expected |= {"edgecnn/report/template.html", "edgecnn/report/style.css"}
+    expected |= {f"edgecnn/web/page.{kind}" for kind in ("html", "css", "js")}
     for path in (ROOT / "edgecnn" / "models").rglob("*.*"):
         if path.is_file():
             expected.add(path.relative_to(ROOT).as_posix())

@@ -137,6 +137,13 @@ def _size_hw(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     help="What waits for each of them at most; then the oldest are given up.",
 )
 @click.option("--metrics", metavar="[HOST:]PORT", help="Counters for Prometheus, at /metrics.")
+@click.option(
+    "--web",
+    metavar="[HOST:]PORT",
+    multiple=True,
+    callback=_common.once,
+    help="Show it to browsers: on this machine, or, with a HOST, to those who have the token.",
+)
 @click.option("--runtime", default="auto", show_default=True, metavar="NAME", help="Which engine runs it.")
 @_common.precision_option
 @click.option(
@@ -187,6 +194,7 @@ def command(
     spool: str | None,
     spool_mb: float,
     metrics: str | None,
+    web: str | None,
     runtime: str,
     precision: str,
     mode: Objective,
@@ -209,6 +217,7 @@ def command(
     edgecnn run --source rtsp://user:password@10.0.0.7/stream --json -
     edgecnn run net.edge --source photos/ --save annotated/
     edgecnn run net.edge --camera 0 --camera 1 --json -
+    edgecnn run --camera 0 --web 8080
     """
     wheres = _wheres(bundle, cameras, sources)
     outputs = [Path(path) for path in (*save, *([json_path] if json_path not in (None, "-") else []))]
@@ -219,8 +228,8 @@ def command(
         raise click.UsageError("--segment goes with --save")
     if json_max_mb is not None and json_path is None:
         raise click.UsageError("--json-max-mb goes with --json")
-    if len(wheres) > 1 and (show or save or smooth > 1 or still is not None):
-        raise click.UsageError("--show, --save, --smooth and --still go with one source")
+    if len(wheres) > 1 and (show or save or web or smooth > 1 or still is not None):
+        raise click.UsageError("--show, --save, --web, --smooth and --still go with one source")
     if still is not None and isinstance(wheres[0], str) and Path(wheres[0]).is_dir():
         raise click.UsageError("--still goes with a camera or a video, not with a folder of pictures")
 
@@ -259,6 +268,8 @@ def command(
         sinks: list[Sink] = []
         if show:
             sinks.append(WindowSink())
+        if web is not None:
+            sinks.append(_open_web(web, opened, f"{Path(bundle).name} on {predictor.runtime.name}"))
         saved = [_segments(path) if segment else path for path in save]
         sinks[:0] = [open_save(path, opened, segment_s=segment, keep=keep) for path in save]
         if json_path is not None:
@@ -293,6 +304,15 @@ def command(
         if max_frames is None and duration is None:
             _warn_of_missing(summary, opened)
         _report(summary, tally, predictor.runtime.name, json_path, saved)
+
+
+def _open_web(where: str, source: Source, about: str) -> Sink:
+    from edgecnn.web import WebSink
+
+    sink = WebSink(where, source, about)
+    if not _common.is_quiet():
+        click.echo(f"web view: {sink.url}", err=True)
+    return sink
 
 
 def _wheres(bundle: str, cameras: tuple[int, ...], sources: tuple[str, ...]) -> list[int | str]:
