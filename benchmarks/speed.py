@@ -18,6 +18,7 @@ import nms
 import still
 import stream
 import tuning
+import web
 import windows
 from faces import data_folder
 from measure import machine
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         stream.section(data),
         tuning.section(data),
         adapter.section(),
+        web.section(),
     ]
     texts, misses = zip(*parts)
     written = "Written by `benchmarks/speed.py`; do not edit."
