@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint measure benchmarks peers coverage portability footprint reliability arm64 containers face clean
+.PHONY: help setup demo test lint measure benchmarks peers coverage portability footprint reliability fuzz arm64 containers face clean
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -15,6 +15,7 @@ help:
 	@echo "make peers       writes docs/peers.md; installs what it compares with into build/peers (gigabytes)"
 	@echo "make coverage    writes docs/coverage.md: hours the first time, and goes on where it was stopped"
 	@echo "make footprint   writes docs/footprint.md; make reliability, half an hour, docs/reliability.md"
+	@echo "make fuzz        writes docs/fuzzing.md: mutants of every parser, and goes on where it was stopped"
 	@echo "make arm64, make containers   need root; see docs/arm64.md and docs/containers.md"
 	@echo "make face    rebuilds the bundle that ships from examples/face_detector"
 
@@ -51,6 +52,11 @@ reliability: setup
 
 footprint: setup
 	@$(BIN)/python benchmarks/footprint.py docs/footprint.md
+
+# atheris has wheels for some versions of Python only
+fuzz: setup
+	@$(BIN)/python -m pip install -q atheris || echo "without atheris"
+	@$(BIN)/python -m tests.fuzz.run
 
 arm64: setup
 	@tools/arm64.sh

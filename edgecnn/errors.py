@@ -47,6 +47,10 @@ class EdgeCnnError(Exception):
 
     exit_code: ClassVar[int] = 1
 
+    def __str__(self) -> str:
+        """The message on one line: names in it are other people's, and may hold line breaks and escapes."""
+        return "".join(c if c.isprintable() else " " for c in super().__str__())
+
 
 class InputError(EdgeCnnError, ValueError):
     """A file, argument or value that cannot be used as it is."""

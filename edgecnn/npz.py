@@ -64,8 +64,27 @@ def open_npz(
             raise error(f"{where}: unpacks to {unpacked} bytes, at most {bytes_max} are read")
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
-            yield arrays
+            yield _Plain(arrays)
     except EdgeCnnError:
         raise
     except Exception as reason:  # what zipfile, its decompressors and numpy raise has no class in common
         raise error(f"{where}: not an npz of plain arrays ({first_line(reason)})") from reason
+
+
+class _Plain(Mapping[str, npt.NDArray[Any]]):
+    """The members of an npz that numpy reads; those that are no arrays are not handed out as bytes."""
+
+    def __init__(self, archive: Mapping[str, Any]) -> None:
+        self._archive = archive
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        value = self._archive[name]
+        if not isinstance(value, np.ndarray):
+            raise ValueError(f"{name} is no array")
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._archive)
+
+    def __len__(self) -> int:
+        return len(self._archive)

@@ -52,12 +52,24 @@ def test_bytes_depend_on_the_arrays_alone() -> None:
         npy(np.zeros(3)),
         encode_npz({"a": np.zeros(9)})[:-30],
         archive({"a.npy": npy(np.array([{"x": 1}], dtype=object))}),
+        archive({"input.npy": b"no array"}),
         claiming(str((2**60,))),
         claiming(str((2**30, 2**30, 2**30))),
         claiming("(-1,)"),
         claiming("(" * 90),
     ],
-    ids=["empty", "text", "npy", "cut", "pickle", "claims too much", "overflows", "negative", "deep"],
+    ids=[
+        "empty",
+        "text",
+        "npy",
+        "cut",
+        "pickle",
+        "bytes",
+        "claims too much",
+        "overflows",
+        "negative",
+        "deep",
+    ],
 )
 def test_what_is_not_plain_arrays_is_refused(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"^where: not an npz of plain arrays") as caught:
