@@ -154,7 +154,7 @@ def _from_csv(path: Path, spec: ModelSpec) -> Dataset[int]:
         file = path.parent / row[0]
         if place == 0 and _is_header(file, row[1], spec):
             continue
-        if not file.is_file():
+        if not _is_file(file):
             raise MediaError(f"{where}: {file}: no such file")
         files.append(file)
         truths.append(_class_id(row[1], spec, where))
@@ -165,7 +165,15 @@ def _from_csv(path: Path, spec: ModelSpec) -> Dataset[int]:
 
 def _is_header(file: Path, name: str, spec: ModelSpec) -> bool:
     known = name in spec.labels or _number(name) is not None
-    return not known and file.suffix.lower() not in IMAGE_SUFFIXES and not file.is_file()
+    return not known and file.suffix.lower() not in IMAGE_SUFFIXES and not _is_file(file)
+
+
+def _is_file(path: Path) -> bool:
+    """A name of any length may be asked for; pathlib raises where the system finds it too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _number(text: str) -> int | None:
@@ -269,7 +277,7 @@ def _known_categories(categories: Sequence[_Category], spec: ModelSpec, path: Pa
 
 def _located(name: str, path: Path) -> Path:
     for folder in (path.parent, path.parent / "images"):
-        if (folder / name).is_file():
+        if _is_file(folder / name):
             return folder / name
     raise MediaError(f"{path}: {path.parent / name}: no such file, nor in images/ beside it")
 

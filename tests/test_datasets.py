@@ -199,6 +199,8 @@ def table(text: str) -> Callable[[Path], Path]:
         (table("a.png,0\n\ngone.png,1\n"), MediaError, "t.csv, line 3: "),
         (table("a.png;0\n"), InputError, "t.csv, line 1: 1 values, rows are file,class"),
         (table("gone,0\na.png,0\n"), MediaError, "gone: no such file"),
+        (table(f"a.png,0\n{'x' * 5000},0\n"), MediaError, "xxx: no such file"),
+        (table('a.png,0\n"two\nlines.png",0\n'), MediaError, "two lines.png: no such file"),
         (table("a.png,0,cat\n"), InputError, "t.csv, line 1: 3 values, rows are file,class"),
         (table("a.png,caf\xe9\n"), InputError, "t.csv: not a CSV of UTF-8 text"),
         (
@@ -241,6 +243,11 @@ CAT = {"id": 17, "name": "cat"}
         ({"images": [{"id": 3}]}, InputError, "missing required field `file_name` - at `$.images[0]`"),
         ({"images": [IMAGE]}, InputError, "annotations[2] is of image 8, which is not listed"),
         ({"images": [{"id": 3, "file_name": "c.png"}], "annotations": []}, MediaError, "c.png: no such file"),
+        (
+            {"images": [{"id": 3, "file_name": "c" * 5000}], "annotations": []},
+            MediaError,
+            "ccc: no such file",
+        ),
         ({"categories": [CAT]}, InputError, "annotations[1] is of category 18, which is not listed"),
         ({"categories": [{"id": 17, "name": "cow"}]}, InputError, "none of its categories (cow) is a label"),
         ({"categories": []}, InputError, "none of its categories (there are none) is a label"),

@@ -30,13 +30,14 @@ class Tally:
         done: How many were parsed, from number 0 on.
         outcomes: How many ended how: ``ok``, or a class of errors of edgecnn.
         bad: Numbers of the mutants that broke a promise, and how: ``died``, ``hung``, ``foreign:CLASS``.
-        slowest_s: Of one mutant.
+        slowest, slowest_s: The mutant that took longest, and how long.
         peak_mb: Most memory that a child held, the library it tests included.
     """
 
     done: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     bad: dict[int, str] = field(default_factory=dict)
+    slowest: int = 0
     slowest_s: float = 0.0
     peak_mb: int = 0
 
@@ -85,9 +86,10 @@ def run(
                     tally.bad[tally.done] = outcome
                 else:
                     tally.outcomes[outcome] += 1
-                tally.done += 1
-                tally.slowest_s = max(tally.slowest_s, float(seconds))
+                if float(seconds) > tally.slowest_s:
+                    tally.slowest, tally.slowest_s = tally.done, float(seconds)
                 tally.peak_mb = max(tally.peak_mb, int(peak_mb))
+                tally.done += 1
                 on_progress(tally)
         if end == "hung" and not again:  # a busy machine looks like that too: once more, by itself
             again = True
