@@ -13,10 +13,13 @@ import numpy.typing as npt
 
 from edgecnn.errors import InputError, MediaError
 from edgecnn.vision.opencv import check_pixels, cv2
+from edgecnn.vision.video_headers import claimed_samples
 
 __all__ = ["SampledFrames", "VideoReader", "frame_rate", "sample_frames"]
 
 FPS_MAX = 1000.0
+# old QuickTime counts every sample of compressed sound
+SAMPLES_A_BYTE = 8
 
 
 class VideoReader:
@@ -148,6 +151,10 @@ def _open(path: Path) -> Any:
         raise MediaError(f"{path}: the file is empty (0 bytes)")
     if _is_text(path):
         raise MediaError(f"{path}: not a video that can be read (it is text)")
+    with path.open("rb") as file:
+        samples = claimed_samples(file, size)
+    if samples > size * SAMPLES_A_BYTE:
+        raise MediaError(f"{path}: its header claims {samples} frames, more than {size} bytes can hold")
     for backend in _backends():
         capture = cv2.VideoCapture(str(path), backend)
         if capture.isOpened():
