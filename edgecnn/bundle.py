@@ -12,7 +12,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -29,6 +28,7 @@ from edgecnn.manifest import (
     decode_manifest,
 )
 from edgecnn.npz import decode_npz
+from edgecnn.plain_files import open_plain, walk, write_through
 from edgecnn.signing import SIGNATURE_BYTES, check_signature, signature_of
 
 __all__ = [
@@ -50,7 +50,6 @@ GOLDEN_OUTPUT = "output."
 NOT_LISTED = {MANIFEST_NAME, SIGNATURE_NAME}
 BUNDLE_FILES_MAX = 1000
 BLOCK_BYTES = 1 << 20
-SHIPPED = Path(__file__).absolute().parent / "models"
 
 
 class Bundle:
@@ -142,7 +141,7 @@ class Bundle:
         folder = Path(os.path.realpath(self.path))
         beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
-            _write_through(beside, signature)
+            write_through(beside, signature)
             beside.replace(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
@@ -167,7 +166,7 @@ class Bundle:
                 f"{self.path}: not signed (no {SIGNATURE_NAME}), and a signature by the key "
                 f"{os.fspath(public_key)} is required"
             )
-        with _open_plain(path) as file:
+        with open_plain(path) as file:
             signature = file.read(SIGNATURE_BYTES + 1)
         check_signature(self._manifest_bytes, signature, public_key, str(path))
 
@@ -182,7 +181,7 @@ class Bundle:
     @contextmanager
     def _opened(self, entry: FileEntry) -> Iterator[BinaryIO]:
         path = self.path / entry.path
-        with _open_plain(path) as file:
+        with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry.bytes:
                 raise BundleError(f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it again")
@@ -205,7 +204,7 @@ class Bundle:
                 if path not in self._files:
                     raise BundleError(f"{self.path}: artifact {artifact.id} names {path}, not listed")
         listed = {*self._files, *NOT_LISTED}
-        for file in _walk(self.path):
+        for file in walk(self.path):
             name = file.relative_to(self.path).as_posix()
             if name not in listed:
                 raise BundleError(
@@ -225,7 +224,7 @@ class BundleWriter:
         _check_name(name, self.directory)
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_through(path, data)
+        write_through(path, data)
         entry = FileEntry(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         self._entries.append(entry)
         return entry
@@ -237,7 +236,7 @@ class BundleWriter:
 
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest, the last file."""
-        _write_through(self.directory / MANIFEST_NAME, manifest.encode())
+        write_through(self.directory / MANIFEST_NAME, manifest.encode())
 
 
 def check_destination(path: Path) -> None:
@@ -259,7 +258,7 @@ def check_destination(path: Path) -> None:
         listed = {file.path for file in decode_manifest(_read_manifest(path / MANIFEST_NAME), "").files}
         strange = [
             found.name
-            for found in _walk(path)
+            for found in walk(path)
             if found.relative_to(path).as_posix() not in listed | NOT_LISTED
         ]
     except BundleError as error:
@@ -339,14 +338,6 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
-def _write_through(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole after a loss of power once its bundle has its name."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _check_name(name: str, bundle: Path) -> None:
     parts = PurePosixPath(name).parts
     plain = name == "/".join(parts) and "\\" not in name and name.isprintable()
@@ -354,59 +345,6 @@ def _check_name(name: str, bundle: Path) -> None:
         raise BundleError(f"{bundle}: unsafe file name {name!r} in {MANIFEST_NAME}")
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """All that is in a folder but folders; at any depth, which os.walk cannot before Python 3.12."""
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise BundleError(f"{error.filename}: cannot be read ({error.strerror})") from error
-        for entry in found:
-            if entry.is_symlink():
-                raise BundleError(f"{entry.path}: a link; a bundle holds plain files only")
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(folder / entry.name)
-            else:
-                yield folder / entry.name
-
-
 def _read_manifest(path: Path) -> bytes:
-    with _open_plain(path) as file:
+    with open_plain(path) as file:
         return file.read(MANIFEST_BYTES_MAX + 1)
-
-
-@contextmanager
-def _open_plain(path: Path) -> Iterator[BinaryIO]:
-    """A plain file that has no other name; no link is followed."""
-    try:
-        # O_NONBLOCK: opening a FIFO that nobody writes to must not wait
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        reason = "a link; a bundle holds plain files only" if path.is_symlink() else error.strerror
-        raise BundleError(f"{path}: {reason}") from error
-    try:
-        info = os.fstat(handle)
-        if not stat.S_ISREG(info.st_mode):
-            raise BundleError(f"{path}: not a plain file")
-        if info.st_nlink > 1 and not _installed(path, handle):
-            raise BundleError(
-                f"{path}: a hard link, what is written to its other name changes it; copy the bundle (cp -r)"
-            )
-        with open(handle, "rb", closefd=False) as file:
-            yield file
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
-    finally:
-        os.close(handle)
-
-
-def _installed(path: Path, handle: int) -> bool:
-    """Whether an installer may have linked a file to its store: uv and conda what a package brings, ostree
-    all of a system, which nobody can write to then.
-    """
-    if path.absolute().is_relative_to(SHIPPED):
-        return True
-    return hasattr(os, "fstatvfs") and bool(os.fstatvfs(handle).f_flag & os.ST_RDONLY)

@@ -173,7 +173,7 @@ def test_hard_links_of_installers_are_no_danger(
     """uv and conda link a package's files to their store, ostree all of a read-only system."""
     os.link(bundle / "model.onnx", tmp_path / "elsewhere")
     with monkeypatch.context() as patch:
-        patch.setattr("edgecnn.bundle.SHIPPED", tmp_path)
+        patch.setattr("edgecnn.plain_files.SHIPPED", tmp_path)
         assert Bundle(bundle)
     found = os.statvfs(bundle)
     read_only = os.statvfs_result((*found[:8], found.f_flag | os.ST_RDONLY, found[9]))

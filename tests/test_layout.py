@@ -26,7 +26,7 @@ MAPPED = {"converters", "runtimes", "calibration"}
 # from the ground up: a module may import its own floor and the floors below
 FLOORS = [
     {"errors", "paths", "progress"},
-    {"schema", "places", "npz", "external_data", "signing", "packed_pixels"},
+    {"schema", "places", "npz", "external_data", "signing", "packed_pixels", "plain_files"},
     {"isolation", "tensorrt_api", "cuda_api"},
     {"device_array"},
     {"spec", "results", "manifest", "bundle"},

@@ -159,7 +159,7 @@ def test_signing_fails_without_a_trace(signed: Path, key: Path, monkeypatch: pyt
         path.write_bytes(data[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("edgecnn.bundle._write_through", full)
+    monkeypatch.setattr("edgecnn.bundle.write_through", full)
     with pytest.raises(InputError, match=r"manifest\.sig: cannot be written \(No space left on device\)"):
         Bundle(signed).sign(key)
     assert (signed / "manifest.sig").read_bytes() == before

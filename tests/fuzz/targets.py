@@ -89,7 +89,7 @@ def _bundle(data: bytes, folder: Path) -> object:
     elif way == 2:
         file.mkdir()
     elif way == 3:
-        os.link(CORPUS / "manifest" / "small.json", file)
+        os.link(shutil.copy(CORPUS / "manifest" / "small.json", folder), file)
     elif way == 4:
         file.write_bytes(data[:100])
     bundle = Bundle(path)
