@@ -104,7 +104,8 @@ class Source(ABC):
 
     def listen(self, listener: Callable[[SourceEvent], None]) -> None:
         """Have a function called when it is lost and when it is back, in the thread that reads."""
-        self._listeners.append(listener)
+        for member in self.members:
+            member._listeners.append(listener)
 
     @abstractmethod
     def _read(self) -> Iterator[Frame]:
