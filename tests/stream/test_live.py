@@ -162,9 +162,10 @@ def test_slow_predictions_drop_frames_and_count_them() -> None:
 
 
 def test_events_are_lines_of_the_results(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
+    out, heard = tmp_path / "out.jsonl", []
     with MjpegServer() as server, opened(server) as source:
         sink = open_json(str(out), source)
+        source.listen(heard.append)
         threading.Timer(0.3, server.become, ["close"]).start()
         threading.Timer(0.6, server.become, ["serve"]).start()
         summary = run_stream(lambda image: detections(1), source, [sink], duration_s=4)
@@ -172,6 +173,7 @@ def test_events_are_lines_of_the_results(tmp_path: Path) -> None:
     events = [line["event"] for line in lines if "event" in line]
     assert [event["state"] for event in events] == ["lost", "back"]
     assert set(events[0]) == {"source", "state", "reason", "time"}
+    assert [event.to_json() for event in heard] == events
     assert lines[-1]["summary"]["reconnects"] == summary.reconnects == 1
 
 
