@@ -228,8 +228,8 @@ def command(
         raise click.UsageError("--segment goes with --save")
     if json_max_mb is not None and json_path is None:
         raise click.UsageError("--json-max-mb goes with --json")
-    if len(wheres) > 1 and (show or save or web or smooth > 1 or still is not None):
-        raise click.UsageError("--show, --save, --web, --smooth and --still go with one source")
+    if len(wheres) > 1 and (show or save or smooth > 1 or still is not None):
+        raise click.UsageError("--show, --save, --smooth and --still go with one source")
     if still is not None and isinstance(wheres[0], str) and Path(wheres[0]).is_dir():
         raise click.UsageError("--still goes with a camera or a video, not with a folder of pictures")
 
