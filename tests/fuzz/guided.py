@@ -18,7 +18,7 @@ KEPT = ROOT / "build" / "fuzz"
 PYTHON = ("spec", "image", "bundle", "dataset")
 
 
-def guide(count: int) -> dict[str, str]:
+def guide(count: int = 5000) -> dict[str, str]:
     """Run atheris on each for so many inputs; what became of it, in words."""
     if find_spec("atheris") is None:
         return dict.fromkeys(PYTHON, "not run: atheris has no wheel for this Python")
@@ -44,11 +44,12 @@ def main(name: str, count: int, found: str) -> None:
     with atheris.instrument_imports(include=["edgecnn", "tomllib", "zipfile"]):
         from edgecnn.errors import EdgeCnnError
         from tests.fuzz.targets import CORPUS, TARGETS
+        from tests.fuzz.worker import MEMORY
 
     target = TARGETS[name]
 
     def one(data: bytes) -> None:
-        with tempfile.TemporaryDirectory(prefix="edgecnn-fuzz-") as folder:
+        with tempfile.TemporaryDirectory(prefix="edgecnn-fuzz-", dir=MEMORY) as folder:
             try:
                 target.parse(data, Path(folder))
             except EdgeCnnError as error:

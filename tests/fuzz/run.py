@@ -25,7 +25,8 @@ def campaign(name: str, count: int, seed: int, fresh: bool) -> Tally:
     """All mutants of one parser, with a line on stderr that grows."""
     state = KEPT / f"{name}-{seed}.json"
     if fresh:
-        state.unlink(missing_ok=True)
+        for old in (state, *KEPT.glob(f"{name}-{seed}-*")):
+            old.unlink(missing_ok=True)
     last_s = 0.0
 
     def show(tally: Tally) -> None:
@@ -112,7 +113,7 @@ def main() -> int:
     names = options.names or list(TARGETS)
     tallies = {name: campaign(name, options.count, options.seed, options.fresh) for name in names}
     if not options.names:
-        options.out.write_text(page(tallies, guide(options.count), options.seed))
+        options.out.write_text(page(tallies, guide(), options.seed))
     return int(any(tally.bad for tally in tallies.values()))
 
 
