@@ -101,10 +101,12 @@ class JsonlSink:
 
     def _rotate(self) -> None:
         self._file.close()
-        for number in range(self._keep, 0, -1):
-            newer = self._path if number == 1 else _numbered(self._path, number - 1)
-            with suppress(FileNotFoundError):
-                newer.replace(_numbered(self._path, number))
+        names = [self._path]
+        while len(names) <= self._keep and names[-1].exists():
+            names.append(_numbered(self._path, len(names)))
+        # the oldest first: killed in between, no file has replaced one that was not moved yet
+        for older in reversed(range(1, len(names))):
+            names[older - 1].replace(names[older])
         self._file = self._path.open("w", encoding="utf-8")
         self._bytes = 0
 

@@ -11,7 +11,8 @@ WRITER = """
 from pathlib import Path
 import numpy as np
 from edgecnn.results import Detections
-from edgecnn.stream import Frame, JsonlSink, VideoSink
+from edgecnn.stream import Frame, JsonlSink, VideoSink, open_source
+from edgecnn.stream.network import open_outboxes
 sink = {sink}
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (8, 96, 128, 3), np.uint8)
