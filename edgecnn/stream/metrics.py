@@ -15,7 +15,7 @@ from socketserver import TCPServer
 from edgecnn.errors import InputError, Unavailable
 from edgecnn.results import Classification, Detections, Result
 from edgecnn.stream.base import Frame, Image, Source, SourceEvent, Summary
-from edgecnn.stream.outbox import Outbox
+from edgecnn.stream.outbox import Outbox, reason
 from edgecnn.stream.spool import Spool
 
 __all__ = ["Metrics", "parse_place"]
@@ -175,9 +175,9 @@ def _listen(place: tuple[str, int], text: Callable[[], str]) -> HTTPServer:
 
     try:
         return Server(place, Handler)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second of a name that no host can have
         raise Unavailable(
-            f"--metrics {place[0]}:{place[1]}: cannot listen there ({error.strerror}); choose another port"
+            f"--metrics {place[0]}:{place[1]}: cannot listen there ({reason(error)}); choose another place"
         ) from error
 
 

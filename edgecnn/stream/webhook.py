@@ -58,7 +58,7 @@ class Webhook:
                     raise
                 # servers close connections that are idle, which says nothing of how they are
                 status = self._post(body, headers)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # of a name that no host can have
             raise Undelivered(reason(error)) from error
         if not 200 <= status < 300:
             raise Undelivered(f"answers with {status}")

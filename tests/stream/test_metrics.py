@@ -190,6 +190,7 @@ def test_a_port_that_is_taken() -> None:
             open_metrics(str(port), open_source(picture(1)))
 
 
-def test_a_host_of_another_machine() -> None:
+@pytest.mark.parametrize("host", ["203.0.113.1", "a..b", "no.such.host.invalid"])
+def test_a_host_that_is_not_this_machine(host: str) -> None:
     with pytest.raises(Unavailable, match="cannot listen there"):
-        open_metrics("203.0.113.1:9100", open_source(picture(1)))
+        open_metrics(f"{host}:9100", open_source(picture(1)))

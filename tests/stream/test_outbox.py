@@ -239,6 +239,18 @@ def test_a_broker_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
     assert sink.spool.waiting == 2
 
 
+@pytest.mark.parametrize(
+    "url", ["webhook http://a..b/", "mqtt mqtt://a..b/t", "webhook https://no.such.host.invalid/"]
+)
+def test_a_host_that_cannot_be(tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    option, place = url.split()
+    [sink] = open_outboxes(open_source(IMAGE), **{option: place}, spool=str(tmp_path))  # type: ignore[arg-type]
+    write(sink, 0)
+    until(lambda: "lines wait in" in caplog.text)
+    sink.close(SUMMARY)
+    assert sink.spool.waiting == 2
+
+
 def test_no_thread_stays(server: Hook | Broker, tmp_path: Path) -> None:
     before = threading.active_count()
     for _ in range(3):
