@@ -74,7 +74,7 @@ class Outbox:
     """A sink that sends what ``--json`` writes, from a thread of its own.
 
     Lines go to the spool, and from there to the server, at most 100 at a time. While a server does not
-    take them, one line is tried again and again, after waits that double up to 4 s; nothing is skipped.
+    take them, they are tried one at a time, after waits that double up to 4 s; none is skipped.
 
     Attributes:
         delivery: The way to the server.
@@ -130,7 +130,7 @@ class Outbox:
             except Undelivered as error:
                 if error.arrived:
                     self.spool.acknowledge(records[error.arrived - 1].number)
-                if lost_s is None:
+                if lost_s is None and not self._ending.is_set():
                     lost_s = time.monotonic()
                     log.warning("%s: %s; lines wait in %s", self.delivery.name, error, self.spool.folder)
                 count = 1
