@@ -9,6 +9,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from email.message import Message
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 import numpy.typing as npt
 
-from edgecnn.errors import DeviceUnavailable, first_line
+from edgecnn.errors import DeviceUnavailable, MediaError, first_line
 
 __all__ = ["MjpegCapture", "open_mjpeg"]
 
@@ -71,17 +72,12 @@ class MjpegCapture:
 
     def read(self) -> tuple[bool, npt.NDArray[np.uint8] | None]:
         """Wait for the next picture: True and uint8 (H, W, 3) BGR, or False and None at the end."""
-        from edgecnn.vision.opencv import cv2
+        from edgecnn.vision.images import decode_image
 
         for part in self._parts:
-            if part[:2] != JPEG_BEGIN or part.rstrip(b"\r\n\0")[-2:] != JPEG_END:
-                continue
-            try:
-                image = cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)
-            except cv2.error:  # more pixels than are allowed
-                continue
-            if image is not None:
-                return True, np.asarray(image, np.uint8)
+            if part.startswith(JPEG_BEGIN) and part.rstrip(b"\r\n\0").endswith(JPEG_END):
+                with suppress(MediaError):
+                    return True, decode_image(part, "picture")
         return False, None
 
     def get(self, key: int) -> float:
