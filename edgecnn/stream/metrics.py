@@ -58,7 +58,8 @@ class Metrics:
         self._dropped: Counter[str] = Counter()
         self._reconnects: Counter[str] = Counter()
         self._found: Counter[str] = Counter()
-        self._up = {source.name: True}
+        self._up = {member.name: True for member in source.members}
+        self._live = {member.name for member in source.members if member.live}
         self._latest: dict[str, int] = {}
         self._buckets = [0] * (len(BUCKETS_S) + 1)
         self._seconds = 0.0
@@ -73,10 +74,10 @@ class Metrics:
         timing_ms = result.timing_ms
         seconds = (timing_ms["total"] - timing_ms["wait"] - timing_ms["read"]) / 1e3
         # the files of a folder are no sources of their own: there may be millions
-        name = frame.source if self._source.live else self._source.name
+        name = frame.source if frame.source in self._up else self._source.name
         with self._counting:
             self._frames[name] += 1
-            if self._source.live:
+            if name in self._live:
                 # a number that is left out is that of a frame that was given up
                 self._dropped[name] += max(frame.index - self._latest.get(name, -1) - 1, 0)
                 self._latest[name] = frame.index

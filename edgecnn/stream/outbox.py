@@ -161,6 +161,7 @@ def open_spool(
         InputError: Another program sends the same source's results there.
         Unavailable: It cannot be written.
     """
-    parts = (kind, destination.shown, destination.path, source.name)
+    sources = (member.name for member in source.members)
+    parts = (kind, destination.shown, destination.path, *sources)
     name = f"{kind}-{hashlib.sha256(os.fsencode(chr(0).join(parts))).hexdigest()[:16]}"
     return Spool((Path(folder) if folder else state_dir() / "spool") / name, round(max_mb * 1e6))

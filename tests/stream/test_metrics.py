@@ -6,7 +6,7 @@ import http.client
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from edgecnn.stream import Frame, Summary, metrics, open_source, run_stream
 from edgecnn.stream.base import SourceEvent
 from edgecnn.stream.metrics import Metrics, parse_place
 from edgecnn.stream.network import open_metrics, open_outboxes
+from edgecnn.stream.several import SeveralSources
 from tests.stream.fakes import classes, detections, picture, pictures, predicting, write_picture
 from tests.stream.receivers import free_port
 
@@ -64,7 +65,7 @@ def camera() -> Iterator[Metrics]:
     source = open_source(picture(1))
     source.live, source.name = True, "camera:0"
     sink = open_metrics("0", source)
-    sink.note_ = source.on_event  # type: ignore[attr-defined]
+    assert source._listeners == [sink.note]
     yield sink
     sink.close(SUMMARY)
 
@@ -91,20 +92,38 @@ def test_what_a_camera_gave(camera: Metrics) -> None:
 
 
 def test_a_camera_that_is_lost_and_comes_back(camera: Metrics) -> None:
-    tell: Callable[[SourceEvent], None] = camera.note_  # type: ignore[attr-defined]
-    tell(SourceEvent("camera:0", "lost", "no frame for 4 s", 0.0))
+    camera.note(SourceEvent("camera:0", "lost", "no frame for 4 s", 0.0))
     found = scrape(camera)
     assert (found["source_up", "camera:0"], found["reconnects_total", "camera:0"]) == (0, 0)
-    tell(SourceEvent("camera:0", "back", "after 7 s", 0.0))
+    camera.note(SourceEvent("camera:0", "back", "after 7 s", 0.0))
     found = scrape(camera)
     assert (found["source_up", "camera:0"], found["reconnects_total", "camera:0"]) == (1, 1)
 
 
-def test_names_are_escaped(camera: Metrics) -> None:
-    see(camera, 0, timed(classes(0.5), 1.0), 'a "b"\\c\n\udce9é')
-    found = scrape(camera)
+def test_names_are_escaped() -> None:
+    source = open_source(picture(1))
+    source.name = 'a "b"\\c\n\udce9é'
+    sink = open_metrics("0", source)
+    see(sink, 0, timed(classes(0.5), 1.0), source.name)
+    found = scrape(sink)
+    sink.close(SUMMARY)
     assert found["frames_total", r"a \"b\"\\c\n?é"] == 1
     assert found["found_total", "thing"] == 1
+
+
+def test_several_sources_are_counted_each() -> None:
+    cameras = [open_source(picture(1)) for _ in range(2)]
+    for number, camera in enumerate(cameras):
+        camera.live, camera.name = True, f"camera:{number}"
+    sink = open_metrics("0", SeveralSources(cameras))
+    for index in (0, 3):
+        see(sink, index, timed(detections(1), 1.0), "camera:0")
+    see(sink, 0, timed(detections(1), 1.0), "camera:1")
+    sink.note(SourceEvent("camera:1", "lost", "no frame for 4 s", 0.0))
+    found = scrape(sink)
+    sink.close(SUMMARY)
+    for name, values in (("frames_total", (2, 1)), ("dropped_total", (2, 0)), ("source_up", (1, 0))):
+        assert tuple(found[name, f"camera:{number}"] for number in range(2)) == values
 
 
 def test_pictures_of_a_folder_are_one_source(tmp_path: Path) -> None:

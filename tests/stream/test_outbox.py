@@ -63,7 +63,8 @@ def test_every_line_arrives_in_order(server: Hook | Broker, tmp_path: Path) -> N
     kind = "webhook" if isinstance(server, Hook) else "mqtt"
     [sink] = open_outboxes(source, **{kind: server.url}, spool=str(tmp_path / "spool"))
     write(sink, *range(250))
-    source.on_event(SourceEvent("x", "lost", "no frame", 0.0))
+    [told] = source._listeners
+    told(SourceEvent("x", "lost", "no frame", 0.0))
     write(sink, 250)
     sink.close(SUMMARY)
     until(lambda: 250 in server.frames)
