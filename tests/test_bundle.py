@@ -190,11 +190,12 @@ def test_a_deep_folder_of_nothing_that_is_listed(bundle: Path) -> None:
             os.mkdir("d")  # noqa: PTH102
             os.chdir("d")
         Path("f").touch()
+        os.chdir(here)
+        with pytest.raises(BundleError, match=r"/d/f: not listed"):
+            Bundle(bundle)
     finally:
         os.chdir(here)
-    with pytest.raises(BundleError, match=r"/d/f: not listed"):
-        Bundle(bundle)
-    subprocess.run(["rm", "-r", bundle], check=True)  # pytest could not
+        subprocess.run(["rm", "-r", bundle], check=True)  # pytest could not
 
 
 def test_what_is_opened_is_not_held_in_memory(tmp_path: Path) -> None:
