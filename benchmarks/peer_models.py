@@ -21,7 +21,7 @@ from edgecnn.calibration.int8 import Int8Builder
 from edgecnn.converters import canonical, load_model
 
 SAMPLES = 8
-CLIP_FRAMES = 100
+CLIP_FRAMES = 60
 
 DETECTOR = ModelSpec(
     task="detection",

@@ -2,13 +2,12 @@
 
 usage: python benchmarks/reliability.py docs/reliability.md [--cycles 100] [--kills 50] [--soak-minutes 10]
 
-Takes about half an hour. Exit 1 when a promise is not kept; the page says which.
+Takes about half an hour. Inputs that are broken are another page: make fuzz. Exit 1 when a promise is not kept; the page says which.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import random
 import signal
@@ -27,10 +26,8 @@ from measure import machine
 from tables import table
 
 import edgecnn
-from edgecnn.errors import EdgeCnnError
 from edgecnn.stream import Frame, open_source, run_stream
 from edgecnn.stream.base import SourceEvent
-from edgecnn.vision import VideoReader
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
@@ -42,7 +39,7 @@ from tests.stream.servers import FAILURES  # noqa: E402
 # what becomes of the server: it misbehaves, or its process is killed
 ENDS = (*FAILURES, "killed")
 NOTICE_S, RECOVER_S, RSS_MB = 5.0, 10.0, 20.0
-THREADS, LATEST_KILL_S = 32, 8.0
+THREADS, LATEST_KILL_S = 32, 3.0
 
 SERVER = """
 import sys
@@ -181,15 +178,14 @@ def cycles(count: int) -> tuple[str, list[str]]:
 
 def kills(count: int) -> tuple[str, list[str]]:
     """SIGKILL at random moments: what had been written can be read."""
-    torn, lines_read, videos, seconds, wrong = 0, 0, 0, 0.0, []
-    server = ServerProcess("MjpegServer", (480, 640))
+    torn, lines_read, wrong = 0, 0, []
+    server = ServerProcess("MjpegServer")
     with tempfile.TemporaryDirectory() as made:
         for number in range(count):
             print(f"reliability: kill {number + 1}/{count}", file=sys.stderr)
-            out, video = Path(made, f"{number}.jsonl"), Path(made, f"{number}.mkv")
+            out = Path(made, f"{number}.jsonl")
             command = [sys.executable, "-m", "edgecnn", "run", "face", "--source", server.url, "--quiet"]
-            command += ["--json", str(out), "--save", str(video), "--runtime", "ort"]
-            with subprocess.Popen(command) as process:
+            with subprocess.Popen([*command, "--json", str(out), "--runtime", "ort"]) as process:
                 while process.poll() is None and not (out.exists() and out.stat().st_size):
                     time.sleep(0.01)
                 time.sleep(random.uniform(0, LATEST_KILL_S))
@@ -197,20 +193,15 @@ def kills(count: int) -> tuple[str, list[str]]:
             *whole, last = out.read_bytes().split(b"\n")
             torn += bool(last)
             try:
-                frames = len([json.loads(line) for line in whole])
+                lines_read += len([json.loads(line) for line in whole])
             except ValueError:
                 wrong.append(f"run {number}: a line that is not the last one is torn")
-                continue
-            lines_read += frames
-            with contextlib.suppress(EdgeCnnError), VideoReader(video) as reader:
-                videos += 1
-                seconds = max(seconds, (frames - sum(1 for _ in reader)) / 20.0)
     server.close()
     text = [
         "## Killed at any moment",
         "",
-        f"`edgecnn run … --json FILE --save FILE.mkv`, ended with SIGKILL {count} times, up to {LATEST_KILL_S:g} s after its first result:",
-        f"{lines_read} whole lines, {torn} torn at the end; {videos} of {count} videos play, and lack at most {seconds:.1f} s.",
+        f"`edgecnn run … --json FILE`, ended with SIGKILL {count} times, up to {LATEST_KILL_S:g} s after its first result: {lines_read} whole",
+        f"lines, {torn} torn at the end. What videos and spools lack then is in [streams](stream.md#outputs).",
     ]
     return "\n".join(text), wrong
 
@@ -243,7 +234,7 @@ def soak(minutes: float) -> tuple[str, list[str]]:
         summary = run_stream(detector, source, duration_s=minutes * 60, on_frame=noted)
     server.close()
     half = rss_mb[len(rss_mb) // 2 :]
-    growth = max(half) - float(np.mean(half))
+    growth = max(max(half) - float(np.mean(half)), 0.0)
     text = [
         "## Memory",
         "",
