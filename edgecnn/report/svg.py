@@ -65,4 +65,5 @@ def spread(ticks: Sequence[Tick], apart: float = 18.0) -> list[Tick]:
 def nice_step(span: float) -> float:
     """A step of 1, 2 or 5 times a power of ten that cuts the span into three to eight parts."""
     power = 10.0 ** math.floor(math.log10(span / 3))
-    return max(m * power for m in (1, 2, 5) if m * power <= span / 3)
+    # 0.3 / 3 is a little less than 0.1, and its logarithm is not
+    return max(m * power for m in (1, 2, 5) if m * power <= span / 3 * (1 + 1e-9))

@@ -147,6 +147,7 @@ def test_ranges_of_any_size_stay_inside(ranges: list[list[float]]) -> None:
 
 
 @given(st.lists(FIGURES, max_size=9), st.none() | st.floats(0, 1))
+@example([0.3], None)
 def test_trials_of_any_drop_stay_inside(drops: list[float], max_drop: float | None) -> None:
     trials = [Trial(i, drop) for i, drop in enumerate(drops)]
     assert len(bars(trial_chart(trials, max_drop))) == sum(map(math.isfinite, drops))
