@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +11,17 @@ import click
 
 from edgecnn.cli import _common
 from edgecnn.cli._line import status_line
+from edgecnn.cli._run_report import Tally, report, warn_of_missing
 
 if TYPE_CHECKING:
     from edgecnn.choices import Objective
     from edgecnn.predictor import Predictor
     from edgecnn.results import Result
-    from edgecnn.stream import Frame, Sink, Source, Summary
+    from edgecnn.stream import Frame, Sink, Source
 
 __all__ = ["command"]
 
 log = logging.getLogger(__name__)
-
-FOUND_SHOWN = 10
-FPS_FRAMES = 30
 
 
 class _FiniteRange(click.FloatRange):
@@ -279,7 +274,7 @@ def command(
 
             outboxes = open_outboxes(opened, webhook=webhook, mqtt=mqtt, spool=spool, spool_mb=spool_mb)
             sinks[:0] = [*outboxes, *([open_metrics(metrics, opened, outboxes)] if metrics else [])]
-        tally = _Tally(opened)
+        tally = Tally(opened)
         try:
             with status_line(json_path != "-" and not _common.is_quiet()) as line:
                 line.show(str(tally))
@@ -299,11 +294,11 @@ def command(
                     on_frame=on_frame,
                 )
         except Interrupted as interrupted:
-            _report(interrupted.summary, tally, predictor.runtime.name, json_path, saved)
+            report(interrupted.summary, tally, predictor.runtime.name, json_path, saved)
             raise
         if max_frames is None and duration is None:
-            _warn_of_missing(summary, opened)
-        _report(summary, tally, predictor.runtime.name, json_path, saved)
+            warn_of_missing(summary, opened)
+        report(summary, tally, predictor.runtime.name, json_path, saved)
 
 
 def _open_web(where: str, source: Source, about: str) -> Sink:
@@ -332,105 +327,3 @@ def _segments(path: str) -> str:
 
     video = Path(path)
     return str(video.with_stem(f"{video.stem}-*")) if video.suffix.lower() in VIDEO_CODECS else path
-
-
-class _Tally:
-    """Counts what was found, for the live line and the summary."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._times: deque[float] = deque(maxlen=FPS_FRAMES)
-        self.frames = 0
-        self.detections: int | None = None
-        self.last: Result | None = None
-
-    def add(self, frame: Frame, result: Result) -> None:
-        """Count one frame."""
-        from edgecnn.results import Detections
-
-        self.frames += 1
-        self.last = result
-        self._times.append(time.monotonic())
-        if isinstance(result, Detections):
-            self.detections = (self.detections or 0) + len(result)
-
-    def __str__(self) -> str:
-        if self.last is None:
-            return f"waiting for {self._source.name}"
-        announced = self._source.frames_announced
-        of = f" of {announced}" if announced and announced >= self.frames else ""
-        elapsed = self._times[-1] - self._times[0]
-        fps = f", {(len(self._times) - 1) / elapsed:.1f} fps" if elapsed > 0 else ""
-        return f"frame {self.frames}{of}{fps}: {_found(self.last)}"
-
-
-def _found(result: Result) -> str:
-    from edgecnn.results import Classification, Detections
-
-    if isinstance(result, Detections):
-        return f"{len(result)} found"
-    if isinstance(result, Classification):
-        return f"{result.labels[0]} {result.scores[0]:.2f}" if len(result) else "no class"
-    return ", ".join(result.arrays)
-
-
-def _report(
-    summary: Summary, tally: _Tally, runtime: str, json_path: str | None, save: Sequence[str]
-) -> None:
-    if _common.is_quiet():
-        return
-    lines = [_sentence(summary, tally, runtime)]
-    if summary.frames:
-        lines += [f"annotated: {path}" for path in save]
-    if json_path not in (None, "-"):
-        lines.append(f"results: {json_path}")
-    if summary.frames == 1 and tally.last is not None and json_path is None:
-        lines += _listed(tally.last)
-    # results may go to standard output, so this does not
-    click.echo("\n".join(lines), err=True)
-
-
-def _sentence(summary: Summary, tally: _Tally, runtime: str) -> str:
-    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
-    text = f"{frames} in {summary.seconds:.2f} s"
-    if summary.frames > 1:
-        text += (
-            f" ({summary.fps:.1f} fps), prediction p50 {summary.p50_ms:.1f} ms, p95 {summary.p95_ms:.1f} ms"
-        )
-    elif summary.frames == 1:
-        text += f", prediction {summary.p50_ms:.1f} ms"
-    text += f" on {runtime}"
-    if tally.detections is not None:
-        text += f", {tally.detections} found"
-    if summary.dropped:
-        text += f", {summary.dropped} dropped"
-    if summary.reconnects:
-        text += f", {summary.reconnects} times reconnected"
-    if summary.restarts:
-        text += f", engine replaced {summary.restarts} times"
-    if summary.skipped:
-        text += f", {summary.skipped} skipped"
-    return text
-
-
-def _warn_of_missing(summary: Summary, source: Source) -> None:
-    """Say that a video ended before its announced length: it is cut, or its container is wrong."""
-    announced, came = source.frames_announced, summary.frames + summary.skipped
-    if announced is not None and came < announced:
-        log.warning("%s announces %d frames, %d could be read", source.name, announced, came)
-
-
-def _listed(result: Result) -> list[str]:
-    from edgecnn.results import Classification, Detections
-
-    if isinstance(result, Detections):
-        lines = [
-            f"  {label} {score:.2f} at {box[0]:.0f},{box[1]:.0f} to {box[2]:.0f},{box[3]:.0f}"
-            for box, score, _, label in result
-        ]
-    elif isinstance(result, Classification):
-        lines = [f"  {label} {score:.2f}" for _, score, label in result]
-    else:
-        lines = [f"  {name}: {a.dtype} {'×'.join(map(str, a.shape))}" for name, a in result.arrays.items()]
-    more = [f"  … {len(lines) - FOUND_SHOWN} more"] if len(lines) > FOUND_SHOWN else []
-    return lines[:FOUND_SHOWN] + more
