@@ -28,7 +28,7 @@ from edgecnn.errors import CompilerFailed, EdgeCnnError, Unavailable, first_line
 from edgecnn.paths import NO_ROOM
 from edgecnn.progress import OnWork
 
-__all__ = ["NO_HURRY", "Cancelled", "Limits", "run_isolated"]
+__all__ = ["NO_HURRY", "Cancelled", "Limits", "child_environment", "run_isolated"]
 
 POLL_S = 0.05
 LAST_WORDS = 4096  # bytes at the end of the child's output in which its last line is looked for
@@ -106,20 +106,23 @@ def run_isolated(
         return _answer(process.returncode, folder, what, cure)
 
 
+def child_environment() -> dict[str, str]:
+    """For a child that imports the same modules as here, whatever lies in its current folder."""
+    paths = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100 (zip files, too)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 @contextmanager
 def _started(
     target: str, folder: Path, output: BinaryIO, on_work: OnWork | None, what: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child that does not outlive the block."""
     command = [sys.executable, "-u", "-m", __name__, target, str(os.getpid()), str(int(on_work is not None))]
-    # the same modules as here, whatever lies in the current folder
-    paths = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100 (zip files, too)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     try:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=environment,
+            env=child_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

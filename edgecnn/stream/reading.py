@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ import msgspec
 import numpy as np
 
 from edgecnn.errors import DeviceUnavailable, first_line
+from edgecnn.isolation import child_environment
 from edgecnn.stream.address import Address
 from edgecnn.stream.base import Image
 from edgecnn.stream.reader import FRAME, HEADER, Failed, Opened, Order, Ready, Said
@@ -183,12 +183,10 @@ class _Watch:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # the same modules as here, whatever lies in the current folder
-    paths = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100 (zip files, too)
     try:
         return subprocess.Popen(
             [sys.executable, "-m", "edgecnn.stream.reader"],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=child_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

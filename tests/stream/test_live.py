@@ -98,9 +98,11 @@ def test_stall_is_noticed_in_the_time_that_was_given() -> None:
 def test_killed_process_is_replaced() -> None:
     with MjpegServer() as server, opened(server) as source:
         next(source)
-        source._reader._process.kill()
+        killed = source._reader._process
+        killed.kill()
         while source.reconnects == 0:
             next(source)
+        assert source._reader._process.pid != killed.pid
 
 
 def test_process_that_hangs_is_ended() -> None:
