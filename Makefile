@@ -29,7 +29,7 @@ lint: setup
 	@tools/lint.sh
 
 test: lint
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n 2 --dist loadfile
 
 measure: setup
 	@$(BIN)/python benchmarks/measure.py docs/measurements.md
