@@ -40,12 +40,14 @@ async function followPicture() {
   await showPicture(blob);
 }
 
+/* Decoded before it takes the other's place: there is no moment without a picture. */
 async function showPicture(blob) {
-  const picture = byId("picture"), before = picture.src;
+  const before = byId("picture"), picture = before.cloneNode();
   picture.src = URL.createObjectURL(blob);
-  await picture.decode().catch(() => {});
-  if (before) URL.revokeObjectURL(before);
+  await picture.decode();
   picture.hidden = byId("pause").disabled = byId("snapshot").disabled = false;
+  before.replaceWith(picture);
+  URL.revokeObjectURL(before.src);
 }
 
 function showState(now) {
