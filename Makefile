@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint measure benchmarks peers coverage portability footprint reliability fuzz arm64 containers face clean
+.PHONY: help setup demo test lint measure benchmarks peers coverage portability footprint reliability soak fuzz arm64 containers face clean
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -14,7 +14,8 @@ help:
 	@echo "                 write the pages in docs/ (measurements, portability, benchmarks); need EDGECNN_DATA (docs/data.md)"
 	@echo "make peers       writes docs/peers.md; installs what it compares with into build/peers (gigabytes)"
 	@echo "make coverage    writes docs/coverage.md: hours the first time, and goes on where it was stopped"
-	@echo "make footprint   writes docs/footprint.md; make reliability, half an hour, docs/reliability.md"
+	@echo "make footprint   writes docs/footprint.md; make reliability, an hour, docs/reliability.md"
+	@echo "make soak        an hour of memory, threads and files; make reliability takes it over"
 	@echo "make fuzz        writes docs/fuzzing.md: mutants of every parser, and goes on where it was stopped"
 	@echo "make arm64, make containers   need root; see docs/arm64.md and docs/containers.md"
 	@echo "make face    rebuilds the bundle that ships from examples/face_detector"
@@ -49,6 +50,9 @@ portability: setup
 
 reliability: setup
 	@$(BIN)/python benchmarks/reliability.py docs/reliability.md
+
+soak: setup
+	@$(BIN)/python benchmarks/reliability.py docs/reliability.md --only soak --soak-minutes 60
 
 footprint: setup
 	@$(BIN)/python benchmarks/footprint.py docs/footprint.md
