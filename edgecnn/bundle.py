@@ -28,6 +28,7 @@ from edgecnn.manifest import (
     decode_manifest,
 )
 from edgecnn.npz import decode_npz
+from edgecnn.paths import cannot_write
 from edgecnn.plain_files import open_plain, walk, write_through
 from edgecnn.signing import SIGNATURE_BYTES, check_signature, signature_of
 
@@ -133,6 +134,7 @@ class Bundle:
 
         Raises:
             InputError: There is no such key, or the bundle cannot be written to.
+            Unavailable: The disk is full.
             MissingDependency: cryptography is not installed.
         """
         signature = signature_of(self._manifest_bytes, key)
@@ -144,7 +146,7 @@ class Bundle:
             write_through(beside, signature)
             beside.replace(path)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+            raise cannot_write(path, error) from error
         finally:
             beside.unlink(missing_ok=True)
         return path
@@ -253,7 +255,7 @@ def check_destination(path: Path) -> None:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(path, error) from error
     try:
         listed = {file.path for file in decode_manifest(_read_manifest(path / MANIFEST_NAME), "").files}
         strange = [
@@ -292,6 +294,7 @@ def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
 
     Raises:
         InputError: As `check_destination`, or its parent cannot be written.
+        Unavailable: The disk is full.
     """
     path = Path(os.path.realpath(path))
     check_destination(path)
@@ -300,14 +303,14 @@ def write_bundle(path: str | os.PathLike[str]) -> Iterator[BundleWriter]:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.mkdir()
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(path, error) from error
     try:
         yield BundleWriter(beside)
         if not (beside / MANIFEST_NAME).is_file():
             raise RuntimeError("write_bundle: finish() was not called")
         _swap(beside, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edgecnn.errors import EdgeCnnError, InputError, Unavailable
+
 __all__ = [
     "NO_ROOM",
     "cache_dir",
+    "cannot_write",
     "is_private",
     "locked",
     "make_private",
@@ -82,6 +85,14 @@ def is_private(folder: Path) -> bool:
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & guard:
             return False
     return True
+
+
+def cannot_write(path: Path, error: OSError) -> EdgeCnnError:
+    """Make the error for a place that cannot be written: it is the wrong one, or the disk is full."""
+    said = f"{path}: cannot be written ({error.strerror})"
+    if error.errno in NO_ROOM:
+        return Unavailable(f"{said}; free some space, or choose another disk")
+    return InputError(said)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ import torch
 
 import edgecnn
 from tests import int8
+from tests.paths import leave_out
 from tests.shapes import SPEC, train_shapes_net
+from tests.stream.small_disk import mounted
 
 # tiny networks: torch's threads would wait for one another longer than they compute
 torch.set_num_threads(1)
@@ -55,6 +57,16 @@ def two_scales_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("int8") / "two_scales.edge"
     edgecnn.convert(int8.TwoScales(), spec=int8.SPEC, out=path, calibration=int8.frames())
     return path
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder with room for six megabytes."""
+    try:
+        with mounted(tmp_path / "disk", 6) as folder:
+            yield folder
+    except OSError as error:
+        leave_out("disk", str(error))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 import edgecnn
 from edgecnn.bundle import Bundle, write_bundle
 from edgecnn.cli.main import main
-from edgecnn.errors import BundleError, InputError, MissingDependency
+from edgecnn.errors import BundleError, InputError, MissingDependency, Unavailable
 from edgecnn.loading import open_bundle
 from edgecnn.signing import new_key
 from edgecnn.spec import ModelSpec
@@ -160,7 +160,7 @@ def test_signing_fails_without_a_trace(signed: Path, key: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("edgecnn.bundle.write_through", full)
-    with pytest.raises(InputError, match=r"manifest\.sig: cannot be written \(No space left on device\)"):
+    with pytest.raises(Unavailable, match=r"manifest\.sig: cannot be written \(No space left on device\)"):
         Bundle(signed).sign(key)
     assert (signed / "manifest.sig").read_bytes() == before
     assert sorted(path.name for path in signed.parent.iterdir()) == ["a.edge", "maker.pem", "maker.pub.pem"]

@@ -145,9 +145,9 @@ def echo(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        from edgecnn.stream.outputs import write_failed
+        from edgecnn.stream.outputs import WriteFailed
 
-        raise write_failed("standard output", error.strerror) from error
+        raise WriteFailed("standard output", error.strerror) from error
 
 
 def human_bytes(count: int) -> str:

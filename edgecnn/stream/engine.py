@@ -14,6 +14,7 @@ import numpy as np
 from edgecnn.errors import EdgeCnnError, EngineError, InputError
 from edgecnn.results import Result
 from edgecnn.stream.base import EndOfStream, Frame, Image, Sink, Source, Summary
+from edgecnn.stream.enduring import Enduring
 from edgecnn.stream.interrupts import Interrupts
 from edgecnn.stream.pipeline import Pipeline, Predict, Prediction, open_pipeline
 from edgecnn.stream.service import ServiceManager
@@ -58,8 +59,10 @@ def run_stream(
     All three go on at the same time, see `open_pipeline`; sinks are written to in the thread that calls
     this. Each result's ``timing_ms`` gets ``read`` (the source's time for the frame), ``wait`` (until its
     prediction began) and ``total`` (from asking the source for it to its result). Sinks are closed
-    whatever happens; the source is left to its owner. Of several failures the first is raised and the
-    others are logged; an interrupt goes before those that are edgecnn's or the system's.
+    whatever happens; the source is left to its owner. An output of a live source that cannot be written
+    stops nothing: it is tried again with the next frame, and what it lacks is raised at the end. Of several
+    failures the first is raised and the others are logged; an interrupt goes before those that are edgecnn's
+    or the system's.
 
     Args:
         predictor: Gives the result of a frame, uint8 (H, W, 3) BGR. One that is supervised is replaced when
@@ -76,6 +79,7 @@ def run_stream(
         InputError: A frame does not fit the model, with the frame's source. In a folder such a
             picture is skipped with a warning, and it is an error only when no other one fits.
         DeviceUnavailable: A camera stopped answering.
+        WriteFailed: An output cannot be written, as on a full disk; of a live source, it lacks frames.
         Interrupted: SIGINT or SIGTERM (in the main thread).
     """
     supervised = predictor if isinstance(predictor, Supervised) else None
@@ -123,7 +127,7 @@ class _Run:
     ) -> None:
         self._supervised = supervised
         self._source = source
-        self._sinks = sinks
+        self._sinks = [Enduring(sink) for sink in sinks] if source.live else sinks
         self._on_frame = on_frame
         self._manager = manager
         self._start = time.monotonic()

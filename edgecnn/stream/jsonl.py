@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from edgecnn.errors import InputError
+from edgecnn.paths import cannot_write
 from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, SourceEvent, Summary
-from edgecnn.stream.outputs import json_text, make_parent, write_failed
+from edgecnn.stream.outputs import WriteFailed, json_text, make_parent
 
 __all__ = ["KEPT", "JsonlSink", "frame_line"]
 
@@ -36,9 +38,10 @@ class JsonlSink:
     """Writes ``{"frame", "time", "source", "detections" | "classes" | "tensors", "timing_ms"}`` a frame.
 
     Each line is handed to the operating system at once: it outlives a program that is killed, but
-    the system writes it to the disk when it likes, so a loss of power may cost the latest lines. The
-    last line is ``{"summary": {…}}``; where it is missing, the program was killed. Scores that are
-    not finite are null. What happens to a live source comes in between, ``{"event": {…}}``.
+    the system writes it to the disk when it likes, so a loss of power may cost the latest lines. Of a
+    line that does not fit on the disk nothing is left, and the next one is tried again. The last line is
+    ``{"summary": {…}}``; where it is missing, the program was killed, or the disk is full. Scores that
+    are not finite are null. What happens to a live source comes in between, ``{"event": {…}}``.
 
     A file that is rotated becomes ``NAME.1`` before it would grow beyond its limit, the one before that
     ``NAME.2``, and so on; no line is ever divided between two.
@@ -54,60 +57,90 @@ class JsonlSink:
 
         Raises:
             InputError: The file cannot be written.
+            Unavailable: The disk is full.
         """
         self._name = "standard output" if path == "-" else path
         self._path, self._max_bytes, self._keep = Path(path), max_bytes, keep
-        self._file: TextIO = sys.stdout if path == "-" else _open(self._path, go_on=max_bytes is not None)
+        # standard output is looked up at each line; a file is None between two that are rotated
+        self._standard = path == "-"
+        self._file = None if self._standard else _open(self._path, go_on=max_bytes is not None)
         self._bytes = 0 if max_bytes is None else self._path.stat().st_size
-        self._broken = self._closed = False
+        self._failing = self._torn = self._closed = False
         self._writing = threading.Lock()
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
-        """Write one line."""
+        """Write one line.
+
+        Raises:
+            WriteFailed: The disk is full or broken; nothing of the line is in the file.
+        """
         self._line(frame_line(frame, result))
 
     def note(self, event: SourceEvent) -> None:
         """Write what happened to a live source; called in the thread that reads it."""
-        if not (self._closed or self._broken):
-            self._line({"event": event.to_json()})
+        if not self._closed:
+            with suppress(OSError, WriteFailed):  # the next frame's line tells of it
+                self._line({"event": event.to_json()})
 
     def close(self, summary: Summary) -> None:
-        """Write the summary, unless a line before it could not be written."""
+        """Write the summary, unless the line before it could not be written."""
         self._closed = True
         try:
-            if not self._broken:
+            if not self._failing:
                 self._line({"summary": summary.to_json()})
         finally:
-            if self._file is not sys.stdout:
-                # what is still buffered fails once more on a full disk, which was reported
-                with suppress(OSError):
-                    self._file.close()
+            if self._file is not None:
+                self._file.close()
 
     def _line(self, value: dict[str, Any]) -> None:
-        line = json_text(value) + "\n"
-        try:
-            with self._writing:
+        line = (json_text(value) + "\n").encode()
+        with self._writing:
+            try:
+                if self._torn:
+                    raise OSError(errno.EIO, "a line before it is torn")
                 if self._max_bytes is not None and 0 < self._bytes > self._max_bytes - len(line):
                     self._rotate()
-                self._file.write(line)
-                self._file.flush()
-                self._bytes += len(line)
-        except BrokenPipeError:
-            self._broken = True
+                self._put(line)
+            except BrokenPipeError:
+                self._failing = True
+                raise
+            except OSError as error:
+                self._failing = True
+                self._torn |= self._standard
+                raise WriteFailed(self._name, error.strerror) from error
+            self._failing = False
+            self._bytes += len(line)
+
+    def _put(self, line: bytes) -> None:
+        """Write all of a line or, where that can be had, nothing of it."""
+        if self._standard:
+            sys.stdout.write(line.decode())
+            sys.stdout.flush()
+            return
+        if self._file is None:
+            self._file = self._path.open("wb", buffering=0)
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._torn = True
+            with suppress(OSError):
+                self._file.truncate(self._bytes)
+                self._file.seek(self._bytes)
+                self._torn = False
             raise
-        except OSError as error:
-            self._broken = True
-            raise write_failed(self._name, error.strerror) from error
 
     def _rotate(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
         names = [self._path]
         while len(names) <= self._keep and names[-1].exists():
             names.append(_numbered(self._path, len(names)))
         # the oldest first: killed in between, no file has replaced one that was not moved yet
         for older in reversed(range(1, len(names))):
             names[older - 1].replace(names[older])
-        self._file = self._path.open("w", encoding="utf-8")
         self._bytes = 0
 
 
@@ -115,14 +148,14 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
-def _open(path: Path, *, go_on: bool) -> TextIO:
+def _open(path: Path, *, go_on: bool) -> FileIO:
     make_parent(path)
     try:
         if go_on and path.exists():
             _cut_torn_line(path)
-        return path.open("a" if go_on else "w", encoding="utf-8")
+        return path.open("ab" if go_on else "wb", buffering=0)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(path, error) from error
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -10,17 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, Unavailable
+from edgecnn.paths import cannot_write
 from edgecnn.stream.base import Image, Source
 
 __all__ = [
+    "WriteFailed",
     "create_beside",
     "encode_image",
     "json_text",
     "make_parent",
     "protect_source",
-    "write_failed",
     "write_whole",
 ]
+
+
+class WriteFailed(Unavailable):
+    """An output that was opened cannot be written, as on a full disk; it may be the next time.
+
+    Attributes:
+        output: Its name.
+        reason: Of the system.
+    """
+
+    def __init__(self, output: str | os.PathLike[str], reason: str | None) -> None:
+        self.output, self.reason = os.fspath(output), reason
+        super().__init__(f"{self.output}: writing failed ({reason}); check the space and the disk")
 
 
 def make_parent(path: Path) -> None:
@@ -35,11 +49,6 @@ def make_parent(path: Path) -> None:
         raise InputError(f"{path.parent}: cannot be made a folder ({error.strerror})") from error
 
 
-def write_failed(path: str | os.PathLike[str], reason: str | None) -> Unavailable:
-    """Make the error for an output that was opened and then cannot be written, as on a full disk."""
-    return Unavailable(f"{os.fspath(path)}: writing failed ({reason}); check the space and the disk")
-
-
 def create_beside(path: Path) -> Path:
     """Create a new, empty file to write into until it is whole: hidden, in the same folder, same suffix.
 
@@ -47,13 +56,14 @@ def create_beside(path: Path) -> Path:
 
     Raises:
         InputError: The folder cannot be written.
+        Unavailable: The disk is full.
     """
     # not made of the name itself, which may be as long as names can be
     beside = path.with_name(f".edgecnn-{secrets.token_hex(8)}{path.suffix}")
     try:
         beside.touch(exist_ok=False)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(path, error) from error
     return beside
 
 
@@ -62,14 +72,14 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises:
         InputError: The folder cannot be written.
-        Unavailable: The disk is full or broken.
+        WriteFailed: The disk is full or broken.
     """
     beside = create_beside(path)
     try:
         beside.write_bytes(data)
         beside.replace(path)
     except OSError as error:
-        raise write_failed(path, error.strerror) from error
+        raise WriteFailed(path, error.strerror) from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -39,8 +39,8 @@ class StillSink:
         """Replace the picture when this frame is surer."""
         rank = _rank(result)
         if self._best is None or rank > self._best:
-            self._best = rank
             write_whole(self._path, encode_image(annotated(), self._path))
+            self._best = rank
 
     def close(self, summary: Summary) -> None:
         """Nothing is left to do."""

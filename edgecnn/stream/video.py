@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecnn.errors import InputError, MediaError, Unavailable
+from edgecnn.errors import MediaError, Unavailable
+from edgecnn.paths import cannot_write
 from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, Summary
-from edgecnn.stream.outputs import create_beside, make_parent, write_failed
+from edgecnn.stream.outputs import WriteFailed, create_beside, make_parent
 
 __all__ = ["VIDEO_CODECS", "VideoSink"]
 
@@ -22,6 +26,8 @@ VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 GROWING = (".mkv",)
 CLOCKLESS_FPS = 25.0
 BUFFER_BYTES = 2**18  # of FFmpeg
+# what has to be free on the disk: for a frame and that buffer, and for what containers note of each frame
+ROOM_BYTES, NOTE_BYTES = 2**20, 32
 # what a camera may stand still before its pause is cut: a longer one would be minutes of one picture
 PAUSE_S_MAX = 2.0
 
@@ -38,9 +44,10 @@ class VideoSink:
     pause of more than 2 s is cut to that. Frames without a clock follow one another at 25 a second.
     All are brought to the size of the first one of their file, with black borders.
 
-    OpenCV does not tell that a disk is full, so a file is read back before it gets its name; what
-    lacks frames is removed, and an older file of that name stays as it was. (A ``.mkv`` stays, and replaces
-    an older one at once.)
+    OpenCV does not tell that a disk is full. So a file is finished when less than a megabyte is left, and can
+    be played up to there; segments go on when there is room again. And it is read back before it gets its
+    name: what lacks frames all the same is removed, and an older file of that name stays as it was. (A
+    ``.mkv`` stays, and replaces an older one at once.)
     """
 
     def __init__(
@@ -64,14 +71,20 @@ class VideoSink:
         self._keep = keep
         self._file: _VideoFile | None = None
         self._start_s = 0.0
+        self._ended = False
         make_parent(path)
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
         """Write one frame as often as its time asks for; not at all when its place is taken.
 
         Raises:
-            Unavailable: Such a video cannot be written, or the segment before lacks frames.
+            WriteFailed: The disk is full, or the segment before lacks frames.
+            Unavailable: Such a video cannot be written.
         """
+        if self._ended or not self._has_room():
+            self._ended = self._segment_s is None
+            self._finish()
+            raise WriteFailed(self._path, os.strerror(errno.ENOSPC))
         image = annotated()
         # MPEG-4 counts time in at most 65535 ticks a second: 14.999925 does not fit, 15 does
         fps = round(self._fps or CLOCKLESS_FPS, 3)
@@ -90,6 +103,14 @@ class VideoSink:
             Unavailable: The file lacks frames, as on a full disk, or cannot get its name.
         """
         self._finish()
+
+    def _has_room(self) -> bool:
+        """Whether the disk takes one more frame and then what ends the file."""
+        needed = ROOM_BYTES + NOTE_BYTES * (self._file.written if self._file else 0)
+        try:
+            return shutil.disk_usage(self._path.parent).free >= needed
+        except OSError as error:
+            raise WriteFailed(self._path.parent, error.strerror) from error
 
     def _finish(self) -> None:
         file, self._file = self._file, None
@@ -115,7 +136,7 @@ class VideoSink:
             for number in sorted(found)[: -self._keep] if self._keep else ():
                 found[number].unlink(missing_ok=True)
         except OSError as error:
-            raise write_failed(self._path.parent, error.strerror) from error
+            raise WriteFailed(self._path.parent, error.strerror) from error
         return self._path.with_stem(f"{self._path.stem}-{max(found, default=0) + 1:06d}")
 
 
@@ -149,10 +170,10 @@ class _VideoFile:
         try:
             self._writer.release()
             if missing := _missing(self._now, self.written):
-                raise write_failed(self._path, missing)
+                raise WriteFailed(self._path, missing)
             self._now.replace(self._path)
         except OSError as error:
-            raise write_failed(self._path, error.strerror) from error
+            raise WriteFailed(self._path, error.strerror) from error
         finally:
             if not self._growing:
                 self._now.unlink(missing_ok=True)
@@ -162,7 +183,7 @@ def _emptied(path: Path) -> Path:
     try:
         path.write_bytes(b"")
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(path, error) from error
     return path
 
 

@@ -19,7 +19,7 @@ from edgecnn.choices import Objective, Tuned, tuned_path
 from edgecnn.devices.system import find_cpu
 from edgecnn.errors import InputError, Unavailable, first_line
 from edgecnn.loading import artifact_for, open_bundle
-from edgecnn.paths import make_private, replace_file
+from edgecnn.paths import cannot_write, make_private, replace_file
 from edgecnn.progress import OnWork, silent_work
 from edgecnn.runtimes import Runtime, RuntimeOptions, backend
 from edgecnn.tuning.results import Tuning, TuningRow
@@ -29,6 +29,8 @@ from edgecnn.tuning.settings import Grid, Setting
 __all__ = ["forget", "tune"]
 
 log = logging.getLogger(__name__)
+
+PAGE = 4096  # of bytes: what a file system gives at once
 
 OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput")
 
@@ -90,7 +92,10 @@ def tune(
         settings=len(found),
         created=created,
     )
-    replace_file(path, msgspec.json.encode(kept))
+    try:
+        replace_file(path, msgspec.json.encode(kept))
+    except OSError as error:
+        raise cannot_write(path, error) from error
     return Tuning(
         bundle=opened.manifest.name,
         objective=objective,
@@ -131,8 +136,8 @@ def _path(bundle: Bundle, objective: Objective) -> Path:
 def _check_writable(folder: Path) -> None:
     try:
         make_private(folder)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PAGE))
     except OSError as error:
         raise Unavailable(
             f"{folder} cannot be written ({error.strerror}), where the fastest is kept; set EDGECNN_CACHE"
