@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,16 @@ def test_torch_stays_on_the_conversion_side(name: str) -> None:
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         assert not any(n.split(".")[0] in {"torch", "torchvision"} for n in names), name
+
+
+def test_durations_are_not_taken_from_the_wall_clock() -> None:
+    """It is set forward and back; those that name a moment may read it."""
+    readers = {
+        name
+        for name, path in modules().items()
+        if re.search(r"\btime\.time(_ns)?\(|\bdatetime\.now\(|import .*\btime_ns\b", path.read_text())
+    }
+    assert readers == {"benchmarking.summary", "draft", "stream.live", "tuning.choosing"}
 
 
 def test_packages_listed_are_the_folders() -> None:
