@@ -59,6 +59,8 @@ class Bundle:
     Attributes:
         path: The directory.
         manifest: What stands in it.
+        signed_by: The public key, a PEM file, that its signature was last found to belong to; None where
+            none was asked for.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Bundle:
             BundleError: Missing, altered, unlisted, linked, unsafe, or not signed; names the file.
         """
         self.path = Path(path)
+        self.signed_by: Path | None = None
         manifest_path = self.path / MANIFEST_NAME
         try:
             is_folder = self.path.is_dir()
@@ -171,6 +174,7 @@ class Bundle:
         with open_plain(path) as file:
             signature = file.read(SIGNATURE_BYTES + 1)
         check_signature(self._manifest_bytes, signature, public_key, str(path))
+        self.signed_by = Path(public_key)
 
     def _check_file(self, entry: FileEntry) -> None:
         """Compare a file with its sha256; no more than a block of it is held."""

@@ -14,6 +14,7 @@ from edgecnn.errors import BundleError, EngineMismatch, InputError
 from edgecnn.external_data import external_tensor
 from edgecnn.manifest import ArtifactEntry, DenseForm
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
+from edgecnn.signing import SIGNATURE_VARIABLE
 
 if TYPE_CHECKING:
     from edgecnn.engines import OnStale
@@ -30,7 +31,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-SIGNATURE_VARIABLE = "EDGECNN_REQUIRE_SIGNATURE"
 PRECISIONS = ("int8", "fp16", "fp32")  # what costs least first
 
 
@@ -50,7 +50,7 @@ def open_bundle(
     """
     if not isinstance(bundle, (str, os.PathLike, Bundle)):
         raise InputError(f"a bundle is a path, a name or a Bundle, not a {type(bundle).__name__}")
-    key = public_key or os.environ.get(SIGNATURE_VARIABLE) or None
+    key = (os.environ.get(SIGNATURE_VARIABLE) or None) if public_key is None else public_key
     if not isinstance(bundle, Bundle):
         return Bundle(bundle_path(bundle), public_key=key)
     if key is not None:

@@ -137,6 +137,7 @@ class Predictor(Inference):
         }
         return _reopen, (
             self.bundle.path,
+            self.bundle.signed_by,
             engine,
             self.spec,
             self.smooth,
@@ -255,9 +256,11 @@ def load(
         raise
 
 
-def _reopen(path: Path, engine: dict[str, Any], spec: ModelSpec, *options: Any) -> Predictor:
-    bundle = open_bundle(path)
-    return Predictor(bundle, open_model(bundle, **engine), spec, *options)
+def _reopen(
+    path: Path, key: Path | None, engine: dict[str, Any], spec: ModelSpec, *options: Any
+) -> Predictor:
+    bundle = open_bundle(path, key)
+    return Predictor(bundle, open_model(bundle, public_key=key, **engine), spec, *options)
 
 
 def _changed(spec: ModelSpec, threshold: float | None, min_size: int | None) -> ModelSpec:

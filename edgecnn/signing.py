@@ -11,10 +11,11 @@ from typing import Any
 
 from edgecnn.errors import BundleError, InputError, require
 
-__all__ = ["SIGNATURE_BYTES", "check_signature", "new_key", "signature_of"]
+__all__ = ["SIGNATURE_BYTES", "SIGNATURE_VARIABLE", "check_signature", "new_key", "signature_of"]
 
 KEY_BYTES_MAX = 1 << 16
 SIGNATURE_BYTES = 64
+SIGNATURE_VARIABLE = "EDGECNN_REQUIRE_SIGNATURE"
 
 
 def new_key(path: str | os.PathLike[str]) -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import edgecnn
@@ -17,10 +21,13 @@ from edgecnn.loading import open_bundle
 from edgecnn.signing import new_key
 from edgecnn.spec import ModelSpec
 from tests.bundles import write_mean_color
+from tests.stream.fakes import write_picture
+from tests.stream.test_supervision import wait_for_lines, wait_for_text
 
 pytest.importorskip("cryptography")
 
 SPEC = ModelSpec(task="tensors", size_hw=(8, 8))
+COLORS = ModelSpec(task="classification", size_hw=(8, 8), labels=("red", "green", "blue"), activation="none")
 
 
 @pytest.fixture
@@ -124,15 +131,18 @@ def test_the_variable_holds_wherever_a_bundle_is_loaded(
     assert open_bundle(signed)
 
 
+@pytest.mark.parametrize("how", ["argument", "variable"])
 def test_a_predictor_that_travels_is_checked_where_it_arrives(
-    signed: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+    signed: Path, key: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pickle
-
-    with edgecnn.load(signed, runtime="ort") as predictor:
+    with edgecnn.load(
+        signed, runtime="ort", public_key=public(key) if how == "argument" else None
+    ) as predictor:
         sent = pickle.dumps(predictor)
+    pickle.loads(sent).close()
     (signed / "manifest.sig").unlink()
-    monkeypatch.setenv("EDGECNN_REQUIRE_SIGNATURE", str(public(key)))
+    if how == "variable":
+        monkeypatch.setenv("EDGECNN_REQUIRE_SIGNATURE", str(public(key)))
     with pytest.raises(BundleError, match="not signed"):
         pickle.loads(sent)
 
@@ -226,6 +236,123 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sign", str(bundle), "--key", str(key)]) == 0
     assert capsys.readouterr().out == f"{bundle}/manifest.sig: written\n"
     assert main(check) == 0
+
+
+@pytest.fixture
+def classifier(tmp_path: Path, key: Path) -> Path:
+    """A signed bundle that can be run, timed, tuned and evaluated."""
+    bundle = write_mean_color(tmp_path / "colors.edge", COLORS)
+    bundle.sign(key)
+    return bundle.path
+
+
+def arguments(command: str, bundle: Path) -> list[str]:
+    """A command that loads a bundle and is soon done."""
+    folder = bundle.parent / "pictures"
+    for name in COLORS.labels:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write_picture(folder / name / "a.png")
+    return {
+        "run": ["run", str(bundle), "--source", str(folder), "--runtime", "ort", "-q"],
+        "bench": ["bench", str(bundle), "--runtime", "ort", "--seconds", "0.01", "-q"],
+        "eval": ["eval", str(bundle), "--data", str(folder), "--runtime", "ort", "-q"],
+        "tune": ["tune", str(bundle), "--runtime", "ort", "--seconds", "0.01", "--threads", "1", "-q"],
+    }[command]
+
+
+COMMANDS = ("run", "bench", "eval", "tune")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_option_lets_a_bundle_of_its_maker_through_whatever_the_variable_says(
+    classifier: Path, key: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_key(tmp_path / "other.pem")
+    monkeypatch.setenv("EDGECNN_REQUIRE_SIGNATURE", str(tmp_path / "other.pub.pem"))
+    assert main(arguments(command, classifier)) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments(command, classifier), "--require-signature", public(key).name]) == 0
+    assert os.environ["EDGECNN_REQUIRE_SIGNATURE"] == str(tmp_path / "other.pub.pem")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("unsigned", "not signed (no manifest.sig), and a signature by the key"),
+        ("altered", "manifest.sig: not a signature of its manifest by the key"),
+        ("another maker", "manifest.sig: not a signature of its manifest by the key"),
+        ("no key file", "other.pub.pem: cannot be read as a key (No such file or directory)"),
+        ("no key", "other.pub.pem: not a public key in PEM"),
+    ],
+)
+def test_the_option_refuses_what_its_maker_has_not_signed_before_anything_is_parsed(
+    classifier: Path,
+    key: Path,
+    tmp_path: Path,
+    command: str,
+    wrong: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wanted = public(key)
+    if wrong == "unsigned":
+        (classifier / "manifest.sig").unlink()
+    elif wrong == "altered":
+        with (classifier / "manifest.json").open("ab") as file:
+            file.write(b" ")
+    else:
+        wanted = new_key(tmp_path / "other.pem")
+        if wrong == "no key file":
+            wanted.unlink()
+        elif wrong == "no key":
+            wanted.write_bytes(b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA maker")
+    monkeypatch.setattr("edgecnn.bundle.decode_manifest", None)
+    assert main([*arguments(command, classifier), "--require-signature", str(wanted)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert "EDGECNN_REQUIRE_SIGNATURE" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--require-signature", ""], "empty; name the file of a public key"),
+        (["--require-signature", "a.pem", "--require-signature", "b.pem"], "given more than once"),
+    ],
+)
+def test_an_option_that_would_require_nothing_is_refused(
+    classifier: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments("run", classifier), *more]) == 2
+    assert message in capsys.readouterr().err
+    with pytest.raises(InputError, match="cannot be read as a key"):
+        edgecnn.load(classifier, public_key="")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without SIGHUP")
+def test_a_reload_is_checked_too(classifier: Path, key: Path, tmp_path: Path) -> None:
+    frame, out = np.full((8, 8, 3), (0, 0, 200), np.uint8).tobytes(), tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "edgecnn", "run", str(classifier), "--runtime", "ort", "--service"]
+    command += ["--source", "-", "--frame-size", "8x8", "--json", str(out)]
+    command += ["--require-signature", public(key).name]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(frame)
+            process.stdin.flush()
+            wait_for_lines(out, 1)
+            (classifier / "manifest.sig").unlink()
+            process.send_signal(signal.SIGHUP)
+            wait_for_text(process, b"not reloaded, the old bundle stays: ")
+            Bundle(classifier).sign(key)
+            process.send_signal(signal.SIGHUP)
+            wait_for_text(process, b"reloaded ")
+            process.stdin.close()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("words", [[], ["a.edge"], ["--key", "k"], ["a.edge", "--new-key", "k"]])

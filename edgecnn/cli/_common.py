@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from edgecnn.cli._line import StatusLine, note, progress_text, status_line
+from edgecnn.signing import SIGNATURE_VARIABLE
 
 __all__ = [
     "check_outputs",
@@ -27,6 +29,7 @@ __all__ = [
     "precision_option",
     "print_json",
     "progress_bar",
+    "require_signature",
     "step_reporter",
     "table",
     "verbosity",
@@ -109,6 +112,37 @@ def once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) ->
     if len(values) > 1:
         raise click.BadParameter("given more than once", ctx, param)
     return values[0] if values else None
+
+
+def require_signature(function: F) -> F:
+    """Add ``--require-signature``; the command does not see it: it holds for whatever is loaded meanwhile."""
+    return click.option(
+        "--require-signature",
+        metavar="KEY",
+        multiple=True,
+        expose_value=False,
+        callback=_set_required_signature,
+        help=f"Refuse a bundle that this public key (PEM) has not signed, instead of ${SIGNATURE_VARIABLE}.",
+    )(function)
+
+
+def _set_required_signature(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
+    key = once(ctx, param, values)
+    if key is None:
+        return
+    if not key:  # of a variable that is not set, in a script
+        raise click.BadParameter("empty; name the file of a public key", ctx, param)
+    before = os.environ.get(SIGNATURE_VARIABLE)
+    # as the variable it reaches a bundle that is loaded again, and processes that load it elsewhere
+    os.environ[SIGNATURE_VARIABLE] = str(Path(key).absolute())
+    ctx.call_on_close(lambda: _restore(SIGNATURE_VARIABLE, before))
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        del os.environ[variable]
+    else:
+        os.environ[variable] = value
 
 
 def print_json(value: Any) -> None:

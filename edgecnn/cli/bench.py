@@ -47,6 +47,7 @@ __all__ = ["command"]
 @click.option("--json", "json_path", metavar="FILE", help="All figures; - is stdout.")
 @click.option("--markdown", "markdown_path", metavar="FILE", help="Tables for a document.")
 @click.option("--html", "html_path", metavar="FILE", help="One page with charts.")
+@_common.require_signature
 @_common.verbosity
 def command(
     bundle: str,

@@ -28,6 +28,7 @@ COLUMNS = {
 @_common.precision_option
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N images, evenly over all.")
 @_common.json_flag
+@_common.require_signature
 @_common.verbosity
 def command(bundle: str, data: str, runtime: str, precision: str, limit: int | None, as_json: bool) -> None:
     """Measure BUNDLE on images whose answers are known.

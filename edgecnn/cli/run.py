@@ -171,6 +171,7 @@ def _size_hw(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @click.option("--max-frames", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
 @click.option("--duration", type=_FiniteRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @click.option("--service", is_flag=True, help="For systemd: tell it how it goes; SIGHUP opens BUNDLE again.")
+@_common.require_signature
 @_common.verbosity
 def command(
     bundle: str,

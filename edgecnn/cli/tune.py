@@ -39,6 +39,7 @@ ROWS_SHOWN = 12
 )
 @click.option("--json", "json_path", metavar="FILE", help="All figures; - is stdout.")
 @click.option("--forget", is_flag=True, help="Forget what was found for BUNDLE here.")
+@_common.require_signature
 @_common.verbosity
 def command(
     bundle: str,
