@@ -17,6 +17,7 @@ __all__ = [
     "NO_ROOM",
     "cache_dir",
     "cannot_write",
+    "check_name",
     "is_private",
     "locked",
     "make_private",
@@ -55,6 +56,18 @@ def _home_folder(variable: str, usual: str) -> Path:
         return Path.home() / usual / "edgecnn"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"edgecnn-{os.getuid()}"
+
+
+def check_name(path: Path) -> None:
+    """See that OpenCV can be given the name of a video: it crashes over one that is not UTF-8.
+
+    Raises:
+        InputError: It cannot.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: a name that is not UTF-8; rename it") from error
 
 
 def make_private(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names of live sources: what a camera, a CSI sensor or a URL is called, and how OpenCV opens it."""
+"""Names of what is read in a process of its own: a camera, a CSI sensor, a URL; and how OpenCV opens it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _NEWEST = "appsink drop=true max-buffers=1 sync=false"
 
 @dataclass(frozen=True)
 class Address:
-    """A live source.
+    """A source that is read in a process of its own.
 
     Attributes:
-        kind: ``camera`` of this machine, ``csi`` sensor of a Jetson, or ``url``.
-        where: The number of the device, or the URL.
+        kind: ``camera`` of this machine, ``csi`` sensor of a Jetson, ``url``, or ``file``, a video.
+        where: The number of the device, the URL, or the path.
         shown: Its name in messages and results: a URL without user and password.
     """
 
-    kind: Literal["camera", "csi", "url"]
+    kind: Literal["camera", "csi", "url", "file"]
     where: str
     shown: str
 

@@ -11,13 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError, MediaError
+from edgecnn.paths import check_name
+from edgecnn.stream.address import Address
 from edgecnn.stream.base import Frame, Image, Source
+from edgecnn.stream.reading import Lost, Reading
 
 __all__ = ["ArraySource", "FolderSource", "ImageSource", "IterableSource", "VideoSource"]
 
 log = logging.getLogger(__name__)
 
 DEFAULT_FPS = 25.0
+# how long a file may take to open, and to give the next frame, from the slowest of cards
+VIDEO_TIMEOUT_S = 30.0
 
 
 class ImageSource(Source):
@@ -77,30 +82,53 @@ class FolderSource(Source):
 
 
 class VideoSource(Source):
-    """A video file; ends at the last frame that decodes, whatever the container announces."""
+    """A video file, read in a process of its own: FFmpeg is C, and a file may be made to harm it.
+
+    Ends at the last frame that decodes, whatever the container announces.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the video.
 
         Raises:
-            MediaError: It is no video.
+            InputError: Its name is not UTF-8.
+            MediaError: It is no video, or the process died over it or took too long.
+            DeviceUnavailable: A process cannot be started.
         """
-        from edgecnn.vision.video import VideoReader
-
+        check_name(path)
         self.name = str(path)
         self.paths = (path,)
-        self._reader = VideoReader(path)
-        self.fps = self._fps = self._reader.fps or DEFAULT_FPS
-        self.frames_announced = self._reader.announced_frames
+        self._ending = False
+        self._reader = Reading()
         super().__init__()
+        try:
+            opened = self._reader.open(Address("file", self.name, self.name), None, VIDEO_TIMEOUT_S)
+        except Lost as error:
+            raise MediaError(f"{self.name}: {error}") from error
+        self.fps = self._fps = opened.fps or DEFAULT_FPS
+        self.frames_announced = opened.frames
 
     def _read(self) -> Iterator[Frame]:
-        for index, image in enumerate(self._reader):
+        index = 0
+        while True:
+            try:
+                image, *_ = self._reader.next()
+            except Lost as lost:
+                self._reader.close()
+                if lost.ended or self._ending:
+                    return
+                raise MediaError(f"{self.name}: broke off after {index} frames ({lost})") from lost
             yield Frame(index, image, index / self._fps, self.name)
+            index += 1
 
     def _release(self) -> None:
-        """Close the file."""
         self._reader.close()
+
+    def close(self) -> None:
+        """End the process that reads; a frame that somebody waits for does not come."""
+        self._ending = True
+        self._reader.stop()
+        super().close()
 
 
 class ArraySource(Source):

@@ -78,11 +78,7 @@ class LiveSource(Source):
         try:
             opened = self._reader.open(address, self._pipeline, timeout_s)
         except Lost as error:
-            self._reader.close()
             raise DeviceUnavailable(f"{self.name}: {error}") from error
-        except BaseException:
-            self._reader.close()
-            raise
         self.fps = opened.fps or CAMERA_FPS
         self.live = opened.frames is None
         self.frames_announced = opened.frames

@@ -1,7 +1,8 @@
-"""What runs in a live source's own process: it reads, keeps the newest frame, and hands it over when asked.
+"""What runs in a source's own process: it reads a frame ahead, and hands it over when asked.
 
-A driver or decoder may hang for ever or crash over what a camera sends. Here that ends a process which holds
-nothing else, and which the other side can kill. It ends by itself when nobody listens any more.
+A driver or decoder may hang for ever, crash or want all memory over what a camera sends or a file holds. Here
+that ends a process which holds nothing else, and which the other side can kill. It ends by itself when nobody
+listens any more.
 
 Over standard input comes a line of JSON, then a byte for each frame that is wanted. Over standard output go
 messages: a `HEADER`, then as many bytes as it says.
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
@@ -33,14 +35,16 @@ __all__ = ["HEADER", "Failed", "Opened", "Order", "Said"]
 # kind, bytes that follow, height, width, frames passed over since the last one, seconds of time.monotonic
 HEADER = struct.Struct("<cIIIId")
 FRAME, SAID = b"F", b"S"
-# a playlist shall not name files of this machine
+# a playlist shall not name files of this machine; one that is a file names no servers, as FFmpeg has it
 PROTOCOLS = "rtsp,rtsps,rtp,tcp,udp,tls,http,https,crypto"
-OPENCV_OPTIONS = {
+LIVE_OPTIONS = {
     # over UDP a lost packet is a spoilt picture
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": f"rtsp_transport;tcp|protocol_whitelist;{PROTOCOLS}",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
     "GST_DEBUG": "0",
 }
+# of FFmpeg's, whatever a header claims: room for 8K and its reference frames
+MEMORY_BYTES = 2**32
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -66,7 +70,7 @@ class Opened(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         fps: As it says; None where it says nothing plausible.
-        frames: How many it has; None of what has no end.
+        frames: How many it has, as it says; None of what has no end, and where a file says nothing.
     """
 
     fps: float | None
@@ -138,39 +142,50 @@ def main() -> None:
     """Open what the first line says, and answer."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they are for the program that reads; it ends this one
-    os.environ.update(OPENCV_OPTIONS)
     # what libraries print must not land among the frames
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     orders = sys.stdin.buffer
     order = msgspec.json.decode(orders.readline(), type=Order)
+    if order.address.kind != "file":
+        os.environ.update(LIVE_OPTIONS)
+    if order.address.kind == "file" or (order.address.kind == "url" and order.pipeline is None):
+        _limit_memory()
     with suppress(BrokenPipeError):
         _serve(order, orders, answers)
     os._exit(0)  # a driver that hangs in another thread is not waited for
 
 
+def _limit_memory() -> None:
+    """Refuse this process more than it can need, and where memory runs out all the same, end it first."""
+    with suppress(ImportError, OSError, ValueError):  # no such limit here, or a lower one already
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def _serve(order: Order, orders: BinaryIO, answers: BinaryIO) -> None:
-    from edgecnn.vision.opencv import cv2
-    from edgecnn.vision.video import frame_rate
+    import edgecnn.vision.opencv  # noqa: F401 (takes its time, which is not the source's)
 
     _say(answers, Ready())
     try:
-        capture = _open(order)
+        opened, images = _open(order)
     except EdgeCnnError as error:
-        _say(answers, Failed(first_line(error)))
+        _say(answers, Failed(str(error).removeprefix(f"{order.address.where}: ")))
         return
-    count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if order.address.kind == "url" else 0.0
-    frames = int(count) if 1 <= count < 2**31 else None
-    newest = Newest(every=frames is not None)
-    threading.Thread(target=_read, args=(capture, newest, order.timeout_s), daemon=True).start()
+    ends = order.address.kind == "file" or opened.frames is not None
+    newest = Newest(every=ends)
+    threading.Thread(target=_read, args=(images, newest, order.timeout_s), daemon=True).start()
     if not newest.wait():
         _say(answers, Failed(f"it opens but gives no picture ({newest.reason})"))
         return
-    _say(answers, Opened(frame_rate(capture), frames))
+    _say(answers, opened)
     for _ in _wanted(orders):
         taken = newest.take()
         if taken is None:
-            _say(answers, Failed(newest.reason, ended=frames is not None))
+            _say(answers, Failed(newest.reason, ended=ends))
             return
         image, came, passed = taken
         height, width = image.shape[:2]
@@ -178,7 +193,27 @@ def _serve(order: Order, orders: BinaryIO, answers: BinaryIO) -> None:
         _write(answers, np.ascontiguousarray(image).data.cast("B"))
 
 
-def _open(order: Order) -> Any:
+def _open(order: Order) -> tuple[Opened, Iterator[npt.NDArray[np.uint8]]]:
+    from edgecnn.vision.opencv import cv2
+    from edgecnn.vision.video import VideoReader, frame_rate
+
+    if order.address.kind == "file":
+        video = VideoReader(order.address.where)
+        return Opened(video.fps, video.announced_frames), iter(video)
+    capture = _open_live(order)
+    count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if order.address.kind == "url" else 0.0
+    return Opened(frame_rate(capture), int(count) if 1 <= count < 2**31 else None), _images(capture)
+
+
+def _images(capture: Any) -> Iterator[npt.NDArray[np.uint8]]:
+    while True:
+        ok, image = capture.read()
+        if not ok or image is None:
+            return
+        yield image
+
+
+def _open_live(order: Order) -> Any:
     from edgecnn.vision.opencv import cv2
 
     address, ms = order.address, int(order.timeout_s * 1e3)
@@ -206,15 +241,12 @@ def _open(order: Order) -> Any:
     return capture
 
 
-def _read(capture: Any, newest: Newest, timeout_s: float) -> None:
+def _read(images: Iterator[npt.NDArray[np.uint8]], newest: Newest, timeout_s: float) -> None:
     asked, reason = time.monotonic(), ""
     try:
-        while True:
-            asked = time.monotonic()
-            ok, image = capture.read()
-            if not ok or image is None:
-                break
+        for image in images:
             newest.put(image)
+            asked = time.monotonic()
     except Exception as error:  # OpenCV raises on some spoilt streams: that is an end like any other
         reason = first_line(error)
     if time.monotonic() - asked >= 0.9 * timeout_s:  # OpenCV does not say that its limit was met

@@ -1,7 +1,8 @@
-"""A process that reads a live source, as the program that wants its frames sees it."""
+"""A process that reads a source, as the program that wants its frames sees it."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -20,10 +21,12 @@ from edgecnn.stream.reader import FRAME, HEADER, Failed, Opened, Order, Ready, S
 
 __all__ = ["Lost", "Reading"]
 
+PROGRAM = ("-m", "edgecnn.stream.reader")
 START_S = 60.0  # to load OpenCV from a card that is busy
 # a sensor of a Jetson takes seconds to start; a frame is never larger than this
 OPEN_S = 10.0
 BYTES_MAX = 2**29
+SLICE_S = 1.0
 
 
 class Lost(Exception):
@@ -52,7 +55,7 @@ class Reading:
         self._watch = _Watch(self._process)
 
     def open(self, address: Address, pipeline: str | None, timeout_s: float) -> Opened:
-        """Open the source, and hear what it says of itself.
+        """Open the source, and hear what it says of itself; the process ends where it does not open.
 
         Args:
             address: What to open.
@@ -62,8 +65,17 @@ class Reading:
         Raises:
             Lost: It does not open.
         """
+        try:
+            return self._open(address, pipeline, timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, address: Address, pipeline: str | None, timeout_s: float) -> Opened:
         self._timeout_s = timeout_s
         self._send(msgspec.json.encode(Order(address, pipeline, timeout_s)) + b"\n")
+        import edgecnn.vision.opencv  # noqa: F401 (whoever takes frames needs it: the two load it side by side)
+
         with self._watch.limit(START_S, "its process does not start"):
             self._said(Ready)
         # OpenCV's own limits, for the answer and for the first picture, are met first where it keeps them
@@ -175,17 +187,26 @@ class _Watch:
         with self._changed:
             while not self._closed:
                 watched = self._limit
-                told = self._changed.wait(watched[0] if watched else None)
-                if watched and not told and self._limit is watched:
+                if watched is None:
+                    self._changed.wait()
+                elif not self._wait(watched[0]) and self._limit is watched:
                     self.reason = watched[1]
                     self._process.kill()
                     return
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait to be told of a change; while this program is stopped (Ctrl-Z) no more than a slice passes."""
+        for _ in range(math.ceil(seconds / SLICE_S)):
+            if self._changed.wait(min(seconds, SLICE_S)):
+                return True
+            seconds -= SLICE_S
+        return False
 
 
 def _start() -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "edgecnn.stream.reader"],
+            [sys.executable, *PROGRAM],
             env=child_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

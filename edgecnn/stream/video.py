@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import MediaError, Unavailable
-from edgecnn.paths import cannot_write
+from edgecnn.paths import cannot_write, check_name
 from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, Summary
 from edgecnn.stream.outputs import WriteFailed, create_beside, make_parent
@@ -63,8 +63,9 @@ class VideoSink:
             keep: How many older segments stay; all if not given.
 
         Raises:
-            InputError: The folder cannot be made.
+            InputError: The folder cannot be made, or the name is not UTF-8.
         """
+        check_name(path)
         self._path = path
         self._fps = fps
         self._segment_s = segment_s

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import InputError, MediaError
+from edgecnn.paths import check_name
 from edgecnn.vision.opencv import check_pixels, cv2
 from edgecnn.vision.video_headers import claimed_samples
 
@@ -36,6 +37,7 @@ class VideoReader:
             says nothing.
 
     Raises:
+        InputError: Its name is not UTF-8.
         MediaError: Missing, empty, not a video, of more pixels than `IMAGE_PIXELS_MAX`, or no frame decodes.
     """
 
@@ -141,6 +143,7 @@ class SampledFrames:
 
 
 def _open(path: Path) -> Any:
+    check_name(path)
     try:
         size = path.stat().st_size
     except OSError as error:
