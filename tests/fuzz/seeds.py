@@ -62,7 +62,9 @@ def images() -> dict[str, bytes]:
 def videos() -> dict[str, bytes]:
     made = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, codec in (("a.avi", "MJPG"), ("a.mp4", "mp4v"), ("a.mkv", "mp4v"), ("xvid.avi", "XVID")):
+        kinds = {"a.avi": "MJPG", "a.mp4": "mp4v", "a.mkv": "mp4v", "xvid.avi": "XVID"}
+        kinds |= {"vp8.webm": "VP80", "vp9.webm": "VP90", "ffv1.mkv": "FFV1"}
+        for name, codec in kinds.items():
             path = Path(folder, name)
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (64, 48))
             for step in range(4):

@@ -20,6 +20,7 @@ from edgecnn.manifest import decode_manifest
 from edgecnn.spec import ModelSpec
 from edgecnn.untrusted import convert_and_run
 from edgecnn.vision import VideoReader, read_image
+from tests.fuzz.containers import in_video
 from tests.fuzz.mutation import Change, in_json, in_npz, in_onnx, in_png
 
 __all__ = ["CORPUS", "TARGETS", "Target"]
@@ -104,6 +105,7 @@ def _image(data: bytes, folder: Path) -> object:
 
 
 def _video(data: bytes, folder: Path) -> object:
+    """What edgecnn runs in a child process; here in the one that counts deaths."""
     path = folder / "clip.mp4"
     path.write_bytes(data)
     with VideoReader(path) as video:
@@ -141,7 +143,9 @@ TARGETS = {
     "spec": Target(_spec, "a spec, TOML or JSON", (in_json,), 500),
     "bundle": Target(_bundle, "a bundle's folder, its manifest, model and npz", (in_json, in_npz, in_onnx)),
     "image": Target(_image, "an image file: BMP, JPEG, PNG, PNM, TIFF, WebP", (in_png,)),
-    "video": Target(_video, "a video file and its first frames: AVI, MP4, MKV", (), 60),
+    "video": Target(
+        _video, "a video file, its headers and first frames: AVI, MP4, MKV, WebM", (in_video,), 120
+    ),
     "calibration": Target(_calibration, "a calibration folder or npz", (in_npz, in_png)),
     "dataset": Target(_dataset, "labelled data, COCO JSON or CSV", (in_json,)),
     "onnx": Target(_onnx, "an ONNX file: parsed, converted and run", (in_onnx,), 100),
