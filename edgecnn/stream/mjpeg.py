@@ -6,6 +6,7 @@ OpenCV would squeeze every picture to the size of the first one, and takes a sec
 from __future__ import annotations
 
 import re
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import DeviceUnavailable, MediaError, first_line
+from edgecnn.stream.tls import refused, trusted
 
 __all__ = ["MjpegCapture", "open_mjpeg"]
 
@@ -35,6 +37,7 @@ def open_mjpeg(url: str, timeout_s: float) -> MjpegCapture | None:
 
     Raises:
         DeviceUnavailable: It does not answer, or with an error; says which.
+        InputError: What ``$SSL_CERT_FILE`` names holds no certificates.
     """
     parts = urlsplit(url)
     plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
@@ -42,7 +45,9 @@ def open_mjpeg(url: str, timeout_s: float) -> MjpegCapture | None:
     if parts.username is not None:
         passwords.add_password(None, plain, unquote(parts.username), unquote(parts.password or ""))
     opener = urllib.request.build_opener(
-        urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)
+        urllib.request.HTTPSHandler(context=trusted()),
+        urllib.request.HTTPBasicAuthHandler(passwords),
+        urllib.request.HTTPDigestAuthHandler(passwords),
     )
     try:
         answer = opener.open(plain, timeout=timeout_s)
@@ -51,6 +56,8 @@ def open_mjpeg(url: str, timeout_s: float) -> MjpegCapture | None:
         raise DeviceUnavailable(f"it answers with {error.code} {error.reason}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise DeviceUnavailable(refused(reason)) from error
         raise DeviceUnavailable(f"it does not answer ({first_line(Exception(str(reason)))})") from error
     if answer.headers.get_content_type() == "multipart/x-mixed-replace":
         return MjpegCapture(answer, answer.headers)

@@ -11,6 +11,7 @@ from edgecnn.errors import InputError, require
 from edgecnn.stream.destination import Destination
 from edgecnn.stream.outbox import TIMEOUT_S, Undelivered, reason
 from edgecnn.stream.spool import Record
+from edgecnn.stream.tls import trusted
 
 __all__ = ["PORTS", "Mqtt"]
 
@@ -36,13 +37,15 @@ class Mqtt:
             timeout_s: How long the broker may take to connect, and to acknowledge what it was sent.
 
         Raises:
-            InputError: The topic cannot be published to.
+            InputError: The topic cannot be published to, or what ``$SSL_CERT_FILE`` names holds no
+                certificates.
             MissingDependency: paho-mqtt is not installed.
         """
         self._paho = require("paho.mqtt.client", "serve")
         self.name = destination.shown
         self._destination = destination
         self._topic = _topic(destination)
+        self._trusted = trusted() if destination.scheme == "mqtts" else None
         self._timeout_s = timeout_s
         self._client: Any = None
         # told by the client's own thread
@@ -83,8 +86,8 @@ class Mqtt:
         client.on_disconnect = self._on_disconnect
         if self._destination.user is not None:
             client.username_pw_set(self._destination.user, self._destination.password)
-        if self._destination.scheme == "mqtts":
-            client.tls_set()
+        if self._trusted is not None:
+            client.tls_set_context(self._trusted)
         self._answer, self._lost = None, ""
         client.connect(self._destination.host, self._destination.port, KEEPALIVE_S)
         self._client = client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from edgecnn.stream.jsonl import frame_line
 from edgecnn.stream.live import Backoff
 from edgecnn.stream.outputs import json_text
 from edgecnn.stream.spool import Record, Spool
+from edgecnn.stream.tls import refused
 
 __all__ = ["SPOOL_MB", "TIMEOUT_S", "Delivery", "Outbox", "Undelivered", "open_spool", "reason"]
 
@@ -45,6 +47,8 @@ class Undelivered(Exception):
 
 def reason(error: Exception) -> str:
     """What an error of the system or of a library says, in one line."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return refused(error)
     return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 

@@ -29,6 +29,7 @@ from edgecnn.errors import DeviceUnavailable, EdgeCnnError, first_line
 from edgecnn.stream.address import Address
 from edgecnn.stream.camera import open_camera
 from edgecnn.stream.mjpeg import open_mjpeg
+from edgecnn.stream.tls import authorities_file
 
 __all__ = ["HEADER", "Failed", "Opened", "Order", "Said"]
 
@@ -37,9 +38,10 @@ HEADER = struct.Struct("<cIIIId")
 FRAME, SAID = b"F", b"S"
 # a playlist shall not name files of this machine; one that is a file names no servers, as FFmpeg has it
 PROTOCOLS = "rtsp,rtsps,rtp,tcp,udp,tls,http,https,crypto"
+FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 LIVE_OPTIONS = {
     # over UDP a lost packet is a spoilt picture
-    "OPENCV_FFMPEG_CAPTURE_OPTIONS": f"rtsp_transport;tcp|protocol_whitelist;{PROTOCOLS}",
+    FFMPEG_VARIABLE: f"rtsp_transport;tcp|protocol_whitelist;{PROTOCOLS}",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
     "GST_DEBUG": "0",
 }
@@ -233,6 +235,8 @@ def _open_live(order: Order) -> Any:
         return mjpeg
     if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
         raise DeviceUnavailable("this OpenCV was built without FFmpeg, which reads URLs")
+    if address.where.startswith("https"):  # left to itself, FFmpeg takes any certificate
+        os.environ[FFMPEG_VARIABLE] += f"|tls_verify;1|ca_file;{authorities_file()}"
     # the backend by name: without it the time limits are ignored
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, ms]
     capture = cv2.VideoCapture(address.where, cv2.CAP_FFMPEG, limits)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import http.client
-import ssl
 from collections.abc import Sequence
 
 from edgecnn.stream.destination import Destination
 from edgecnn.stream.outbox import TIMEOUT_S, Undelivered, reason
 from edgecnn.stream.spool import Record
+from edgecnn.stream.tls import trusted
 
 __all__ = ["PORTS", "Webhook"]
 
@@ -31,8 +31,12 @@ class Webhook:
         Args:
             destination: Of one of `PORTS`.
             timeout_s: How long the server may take to connect, and between any two bytes of its answer.
+
+        Raises:
+            InputError: What ``$SSL_CERT_FILE`` names holds no certificates.
         """
         self.name = destination.shown
+        self._trusted = trusted() if destination.scheme == "https" else None
         self._destination = destination
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
@@ -84,7 +88,6 @@ class Webhook:
 
     def _open(self) -> http.client.HTTPConnection:
         host, port = self._destination.host, self._destination.port
-        if self._destination.scheme == "http":
+        if self._trusted is None:
             return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-        trusted = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=trusted)
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._trusted)

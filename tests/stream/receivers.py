@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -27,12 +28,14 @@ class Hook:
 
     Attributes:
         mode: ``take``; ``500`` and the like; ``hang``; ``cut`` takes the lines but gives no answer.
+        tls: Speak it from the next start on, and show the certificate that is in it.
         lines: All that were taken, in order.
         requests: Headers, and how many lines, of all requests.
     """
 
     def __init__(self) -> None:
         self.mode = "take"
+        self.tls: ssl.SSLContext | None = None
         self.port = free_port()
         self.lines: list[dict[str, Any]] = []
         self.requests: list[tuple[dict[str, str], int]] = []
@@ -40,7 +43,8 @@ class Hook:
 
     @property
     def url(self) -> str:
-        return f"http://user:se%2Fcret@127.0.0.1:{self.port}/hook/token?key=private"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://user:se%2Fcret@127.0.0.1:{self.port}/hook/token?key=private"
 
     @property
     def frames(self) -> list[int]:
@@ -87,6 +91,8 @@ class Hook:
 
         self._clients: list[socket.socket] = []
         self._server = Server(("127.0.0.1", self.port), Handler)
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -118,12 +124,13 @@ class Broker:
         payloads: As they came, in order.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: Path | None = None, key: Path | None = None) -> None:
         program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
         if program is None:
             leave_out("mqtt", "mosquitto is not installed: apt-get install mosquitto")
         self._program = program
         self._folder = folder
+        self._tls = certificate is not None
         self.port = free_port()
         self.payloads: list[bytes] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -131,15 +138,16 @@ class Broker:
         (folder / "passwords").chmod(0o600)
         passwords = [Path(program).parent.parent / "bin" / "mosquitto_passwd", "-U", folder / "passwords"]
         subprocess.run(passwords, check=True)
+        tls = f"certfile {certificate}\nkeyfile {key}\n" if self._tls else ""
         (folder / "mosquitto.conf").write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous false\npassword_file {folder}/passwords\n"
+            f"listener {self.port} 127.0.0.1\n{tls}allow_anonymous false\npassword_file {folder}/passwords\n"
             # what it has acknowledged, it keeps for its listener over a restart
             f"user root\npersistence true\npersistence_location {folder}/\n"
         )
 
     @property
     def url(self) -> str:
-        return f"mqtt://user:se%2Fcret@127.0.0.1:{self.port}/doors/front%20door"
+        return f"mqtt{'s' if self._tls else ''}://user:se%2Fcret@127.0.0.1:{self.port}/doors/front%20door"
 
     @property
     def frames(self) -> list[int]:
@@ -158,6 +166,8 @@ class Broker:
         self._listener.on_message = lambda client, data, message: self.payloads.append(message.payload)
         self._listener.on_subscribe = lambda *arguments: listening.set()
         self._listener.on_connect = lambda client, *arguments: client.subscribe("doors/front door", 1)
+        if self._tls:
+            self._listener.tls_set_context(ssl._create_unverified_context())
         self._listener.connect("127.0.0.1", self.port)
         self._listener.loop_start()
         assert listening.wait(10)
@@ -173,8 +183,8 @@ class Broker:
 
 
 @contextmanager
-def broker(folder: Path) -> Iterator[Broker]:
-    server = Broker(folder)
+def broker(folder: Path, certificate: Path | None = None, key: Path | None = None) -> Iterator[Broker]:
+    server = Broker(folder, certificate, key)
     server.start()
     try:
         yield server
