@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tests.fuzz.mutation import NUMBERS, damaged
 
-__all__ = ["in_video"]
+__all__ = ["AVI", "MATROSKA", "MP4", "Form", "in_video", "written"]
 
 MP4_HOLDING = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"udta"}
 # Segment, SeekHead, Info, Tracks, TrackEntry, Video, Cluster, BlockGroup, Cues, CuePoint
@@ -71,7 +71,7 @@ def in_video(data: bytes, rng: random.Random) -> bytes:
         inside.insert(rng.randrange(len(inside)), inside.pop(at))
     elif isinstance(part.body, bytes):
         part.body = _numbered(part.body, rng) if way < 6 else damaged(part.body, rng)
-    return _written(parts, form)[: 1 << 18]
+    return written(parts, form)[: 1 << 18]
 
 
 def _numbered(body: bytes, rng: random.Random) -> bytes:
@@ -83,9 +83,10 @@ def _numbered(body: bytes, rng: random.Random) -> bytes:
     return (body[:place] + value + body[place + len(value) :])[: max(len(body), width)]
 
 
-def _written(parts: list[Part], form: Form) -> bytes:
+def written(parts: list[Part], form: Form) -> bytes:
+    """The file that parts make."""
     return b"".join(
-        form.write(part.name, part.body if isinstance(part.body, bytes) else _written(part.body, form))
+        form.write(part.name, part.body if isinstance(part.body, bytes) else written(part.body, form))
         for part in parts
     )
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from edgecnn.errors import BundleError, SpecError
 from edgecnn.manifest import decode_manifest
 from edgecnn.spec import ModelSpec
+from edgecnn.vision import VideoReader
 from tests.fuzz import campaign, run
 from tests.fuzz.campaign import Tally
+from tests.fuzz.containers import AVI, MATROSKA, MP4, Form, written
 from tests.fuzz.mutation import mutant
 from tests.fuzz.targets import CORPUS, TARGETS
 
@@ -49,6 +51,20 @@ def test_a_mutant_is_given_by_its_number() -> None:
     target = TARGETS["image"]
     one, again, other = (mutant(target.seeds, target.changes, "image", 0, n) for n in (5, 5, 6))
     assert one == again != other
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("a.mp4", MP4), ("a.avi", AVI), ("a.mkv", MATROSKA), ("vp8.webm", MATROSKA)]
+)
+def test_a_container_is_written_as_it_was_read(name: str, form: Form, tmp_path: Path) -> None:
+    data = (CORPUS / "video" / name).read_bytes()
+    parts = list(form.read(data))
+    assert any(isinstance(part.body, list) for part in parts)
+    (tmp_path / name).write_bytes(written(parts, form))
+    with VideoReader(tmp_path / name) as same, VideoReader(CORPUS / "video" / name) as whole:
+        assert [image.tobytes() for image in same] == [image.tobytes() for image in whole]
+    if form is not MATROSKA:  # which has more than one way to write a length
+        assert (tmp_path / name).read_bytes() == data
 
 
 @given(st.sampled_from(sorted(MANIFEST)), values)
