@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ PATIENCE_S = 30.0
 class Browser:
     """One page of a browser of its own; a context manager."""
 
-    def __init__(self, width: int = 1280, height: int = 860, *, dark: bool = False) -> None:
+    def __init__(
+        self, width: int = 1280, height: int = 860, *, dark: bool = False, options: Sequence[str] = ()
+    ) -> None:
         program = shutil.which("chromium") or shutil.which("google-chrome")
         if program is None:
             leave_out("browser", "no Chromium here: apt-get install chromium")
@@ -33,7 +36,8 @@ class Browser:
         command = [
             program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
-            f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}", "about:blank",
+            f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}",
+            *options, "about:blank",
         ]  # fmt: skip
         # Chromium reads commands from the file 3 and writes its answers to 4
         move = f'exec "$@" 3<&{theirs} 4>&{answers}'
