@@ -104,8 +104,11 @@ class Kiosk:
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         try:
             listener = socket.create_server((place.host, place.port), family=family)
-        except (OSError, UnicodeError) as error:
-            raise InputError(f"{place.host}:{place.port}: cannot be listened on ({error})") from error
+        except (OSError, OverflowError, UnicodeError) as error:
+            where = f"{place.host}:{place.port}"
+            raise InputError(
+                f"{where}: cannot be listened on ({error}); take another address or port"
+            ) from error
         token = f"?token={self._access.token}" if self._access.printed else ""
         self.url = Place(place.host, listener.getsockname()[1]).url + token
         self._viewers: set[ServerConnection] = set()
@@ -240,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", nargs="?", default="face", help="the face detector that ships, if left out")
-    parser.add_argument("--port", type=int, choices=range(65536), default=8090, metavar="PORT")
+    parser.add_argument("--port", type=int, default=8090)
     parser.add_argument("--host", default="127.0.0.1", help="other addresses than this ask for a token")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="kiosk: %(message)s")

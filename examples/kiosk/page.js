@@ -1,7 +1,7 @@
 
 "use strict";
 const byId = (id) => document.getElementById(id);
-const SENT_PX_MAX = 640, JPEG_QUALITY = 0.85, WAIT_MS = 500, WAIT_MAX_MS = 8000, PATIENCE_MS = 20000, FIGURES_MS = 3000;
+const SENT_PX_MAX = 640, JPEG_QUALITY = 0.85, WAIT_MS = 500, WAIT_MAX_MS = 8000, PATIENCE_MS = 10000, FIGURES_MS = 3000;
 const video = byId("video"), canvas = document.createElement("canvas"), context = canvas.getContext("2d", { alpha: false });
 const WAITING = "waiting", trouble = {
   camera: { status: WAITING, text: "Asking for the camera: allow it, if the browser wants to know." },
