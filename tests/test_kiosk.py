@@ -419,6 +419,13 @@ def test_port_in_use(running: list[subprocess.Popen[str]]) -> None:
     )
 
 
+def test_websockets_that_are_not_installed() -> None:
+    code = f"import sys, runpy; sys.modules['websockets'] = None; runpy.run_path({str(PROGRAM)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert done.stderr.endswith("; try: pip install 'websockets>=15'\n")
+
+
 def test_bundle_without_a_decoder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
