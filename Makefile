@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint measure benchmarks peers coverage portability footprint reliability soak fuzz arm64 containers face clean
+.PHONY: help setup demo test ros2 lint measure benchmarks peers coverage portability footprint reliability soak fuzz arm64 containers face clean
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -17,6 +17,7 @@ help:
 	@echo "make footprint   writes docs/footprint.md; make reliability, an hour, docs/reliability.md"
 	@echo "make soak        an hour of memory, threads and files; make reliability takes it over"
 	@echo "make fuzz        writes docs/fuzzing.md: mutants of every parser, and goes on where it was stopped"
+	@echo "make ros2        makes build/ros2, a ROS 2 of wheels: with it, make test tests the ROS 2 node as well"
 	@echo "make arm64, make containers   need root; see docs/arm64.md and docs/containers.md"
 	@echo "make face    rebuilds the bundle that ships from examples/face_detector"
 
@@ -31,6 +32,9 @@ lint: setup
 
 test: lint
 	@$(BIN)/pytest -q -n 2 --dist loadfile
+
+ros2:
+	@tools/ros2.sh "$(PYTHON)"
 
 measure: setup
 	@$(BIN)/python benchmarks/measure.py docs/measurements.md
