@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,7 @@ from tracking import Floats, Line, Track, Tracker
 
 import edgecnn
 from edgecnn.errors import InputError
-from edgecnn.stream import Frame, Sink, Summary, open_save, open_source, run_stream
+from edgecnn.stream import EndOfStream, Frame, Sink, Summary, open_save, open_source, run_stream
 from edgecnn.vision import draw
 
 Image = npt.NDArray[np.uint8]
@@ -40,12 +41,20 @@ class PeopleCounter(Sink):
         self.tracker = Tracker()
 
     def write(self, frame: Frame, result: edgecnn.Detections, annotated: Callable[[], Image]) -> None:
-        """Take the detections of a frame."""
+        """Take the detections of a frame.
+
+        Raises:
+            EndOfStream: Nobody reads the lines any more.
+        """
         people = result[np.array([label == self.label for label in result.labels], bool)]
         tracks = self.tracker.update(people.boxes, people.scores)
         self.line.watch(tracks)
         present = [track for track in tracks if track.id and track.missed <= PRESENT_MISSED]
-        self.say({"frame": frame.index, "present": len(present), **self.counts})
+        try:
+            self.say({"frame": frame.index, "present": len(present), **self.counts})
+        except BrokenPipeError:  # whoever read the lines has gone; what comes after is for nobody
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise EndOfStream from None
         if self.video:
             self.video.write(frame, result, lambda: self.picture(frame.image, present))
 

@@ -183,6 +183,22 @@ def test_interrupted(detector: Path, video: Path, tmp_path: Path) -> None:
         assert sum(1 for _ in counted) == last["frames"]
 
 
+def test_nobody_reads_any_more(detector: Path, video: Path, tmp_path: Path) -> None:
+    """As `| head -1`: the stream ends, and the video is whole."""
+    command = [sys.executable, PROGRAM, detector, video, "--line", "190,150,190,340", "--save", "counted.mp4"]
+    with subprocess.Popen(
+        list(map(str, command)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        assert program.stdout
+        assert program.stderr
+        assert b'"frame": 0' in program.stdout.readline()
+        program.stdout.close()
+        assert program.stderr.read() == b""
+    assert program.returncode == 0
+    with VideoReader(tmp_path / "counted.mp4") as counted:
+        assert 0 < sum(1 for _ in counted) < 795
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
