@@ -5,11 +5,13 @@ that ends a process which holds nothing else, and which the other side can kill.
 listens any more.
 
 Over standard input comes a line of JSON, then a byte for each frame that is wanted. Over standard output go
-messages: a `HEADER`, then as many bytes as it says.
+messages: a `HEADER`, then as many bytes as it says. Where both sides have a file in memory, pixels go into
+its slots instead, in turn.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import struct
@@ -31,11 +33,13 @@ from edgecnn.stream.camera import open_camera
 from edgecnn.stream.mjpeg import open_mjpeg
 from edgecnn.stream.tls import authorities_file
 
-__all__ = ["HEADER", "Failed", "Opened", "Order", "Said"]
+__all__ = ["HEADER", "SLOTS", "SLOT_BYTES", "Failed", "Opened", "Order", "Said"]
 
 # kind, bytes that follow, height, width, frames passed over since the last one, seconds of time.monotonic
 HEADER = struct.Struct("<cIIIId")
 FRAME, SAID = b"F", b"S"
+# one is written while the other is read; a frame is never larger, and what is not written takes no memory
+SLOTS, SLOT_BYTES = 2, 2**29
 # a playlist shall not name files of this machine; one that is a file names no servers, as FFmpeg has it
 PROTOCOLS = "rtsp,rtsps,rtp,tcp,udp,tls,http,https,crypto"
 FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -56,11 +60,13 @@ class Order(msgspec.Struct, frozen=True):
         address: The source.
         pipeline: To try first, through GStreamer.
         timeout_s: How long its network may take to answer.
+        memory: The file descriptor of memory for frames; None where they go through the pipe.
     """
 
     address: Address
     pipeline: str | None
     timeout_s: float
+    memory: int | None
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -73,10 +79,12 @@ class Opened(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         fps: As it says; None where it says nothing plausible.
         frames: How many it has, as it says; None of what has no end, and where a file says nothing.
+        ends: It has an end, and none of its frames may be lost.
     """
 
     fps: float | None
     frames: int | None
+    ends: bool
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -177,22 +185,26 @@ def _serve(order: Order, orders: BinaryIO, answers: BinaryIO) -> None:
     except EdgeCnnError as error:
         _say(answers, Failed(str(error).removeprefix(f"{order.address.where}: ")))
         return
-    ends = order.address.kind == "file" or opened.frames is not None
-    newest = Newest(every=ends)
+    newest = Newest(every=opened.ends)
     threading.Thread(target=_read, args=(images, newest, order.timeout_s), daemon=True).start()
     if not newest.wait():
         _say(answers, Failed(f"it opens but gives no picture ({newest.reason})"))
         return
     _say(answers, opened)
-    for _ in _wanted(orders):
+    for slot in _wanted(orders):
         taken = newest.take()
         if taken is None:
-            _say(answers, Failed(newest.reason, ended=ends))
+            _say(answers, Failed(newest.reason, ended=opened.ends))
             return
         image, came, passed = taken
-        height, width = image.shape[:2]
-        answers.write(HEADER.pack(FRAME, image.nbytes, height, width, passed, came))
-        _write(answers, np.ascontiguousarray(image).data.cast("B"))
+        pixels = np.ascontiguousarray(image).data.cast("B")
+        header = HEADER.pack(FRAME, image.nbytes, *image.shape[:2], passed, came)
+        if order.memory is None:
+            answers.write(header)
+            _write(answers, pixels)
+        else:
+            os.pwrite(order.memory, pixels, slot * SLOT_BYTES)
+            answers.write(header)
 
 
 def _open(order: Order) -> tuple[Opened, Iterator[npt.NDArray[np.uint8]]]:
@@ -201,10 +213,11 @@ def _open(order: Order) -> tuple[Opened, Iterator[npt.NDArray[np.uint8]]]:
 
     if order.address.kind == "file":
         video = VideoReader(order.address.where)
-        return Opened(video.fps, video.announced_frames), iter(video)
+        return Opened(video.fps, video.announced_frames, ends=True), iter(video)
     capture = _open_live(order)
     count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if order.address.kind == "url" else 0.0
-    return Opened(frame_rate(capture), int(count) if 1 <= count < 2**31 else None), _images(capture)
+    frames = int(count) if 1 <= count < 2**31 else None
+    return Opened(frame_rate(capture), frames, ends=frames is not None), _images(capture)
 
 
 def _images(capture: Any) -> Iterator[npt.NDArray[np.uint8]]:
@@ -258,8 +271,8 @@ def _read(images: Iterator[npt.NDArray[np.uint8]], newest: Newest, timeout_s: fl
     newest.end(reason or "it gives no more frames")
 
 
-def _wanted(orders: BinaryIO) -> Iterator[None]:
-    """One for each frame that is asked for; the process ends as soon as nobody can ask any more."""
+def _wanted(orders: BinaryIO) -> Iterator[int]:
+    """The slot of each frame that is asked for; the process ends as soon as nobody can ask any more."""
     wanted = threading.Semaphore(0)
 
     def listen() -> None:
@@ -268,9 +281,9 @@ def _wanted(orders: BinaryIO) -> Iterator[None]:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    while True:
+    for slot in itertools.cycle(range(SLOTS)):
         wanted.acquire()
-        yield
+        yield slot
 
 
 def _say(answers: BinaryIO, said: Said) -> None:

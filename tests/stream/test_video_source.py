@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from edgecnn.vision.video import VideoReader
 from tests.fuzz.targets import CORPUS
 from tests.paths import data
 from tests.stream.fakes import write_video
+from tests.stream.receivers import until
 
 SIDE = 12_000  # of 144 million pixels, more than the limit
 
@@ -31,13 +33,17 @@ def video(tmp_path: Path) -> Path:
     return write_video(tmp_path / "v.avi", count=8)
 
 
-def test_frames_are_those_of_the_reader() -> None:
+@pytest.mark.parametrize("way", ["memory", "pipe"])
+def test_frames_are_those_of_the_reader(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "pipe":
+        monkeypatch.setattr(reading, "_memory", lambda: None)
     path = data("video/one-by-one-person-detection.mp4")
     with open_source(path) as source, VideoReader(path) as reader:
         assert isinstance(source, VideoSource)
         assert (source.fps, source.frames_announced) == (reader.fps, reader.announced_frames)
-        for frame, image, _ in zip(source, reader, range(20)):
-            assert frame.image.tobytes() == image.tobytes()
+        frames = [frame.image for frame in itertools.islice(source, 20)]  # none is written over later
+        for frame, image in zip(frames, reader):
+            assert frame.tobytes() == image.tobytes()
 
 
 def test_the_process_ends_with_the_video_and_when_it_is_closed(video: Path) -> None:
@@ -48,6 +54,18 @@ def test_the_process_ends_with_the_video_and_when_it_is_closed(video: Path) -> N
         next(begun)
     assert begun._reader._process.returncode is not None  # type: ignore[attr-defined]
     assert list(begun) == []
+
+
+def test_a_process_that_takes_its_frames_back(video: Path) -> None:
+    with open_source(video) as source:
+        next(source)
+        memory = source._reader._memory  # type: ignore[attr-defined]
+        until(
+            lambda: os.fstat(memory).st_size > reading.SLOT_BYTES
+        )  # the next one is there, in the other slot
+        os.ftruncate(memory, 0)
+        with pytest.raises(MediaError, match="its process gives less than a frame"):
+            list(source)
 
 
 def test_a_file_that_kills_the_process_is_an_error_with_its_name(video: Path) -> None:
