@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, cast
@@ -59,6 +60,8 @@ class Reading:
             _free(self._memory)
             raise
         self._watch = _Watch(self._process)
+        # also where it is forgotten, and at the end of the program
+        self._end = weakref.finalize(self, _end, self._process, self._watch, self._memory)
 
     def open(self, address: Address, pipeline: str | None, timeout_s: float) -> Opened:
         """Open the source, and hear what it says of itself; the process ends where it does not open.
@@ -124,14 +127,7 @@ class Reading:
 
     def close(self) -> None:
         """Kill the process, whatever it is doing, and let go of its pipes."""
-        self._watch.close()
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                cast(BinaryIO, pipe).close()
-        self._process.wait()
-        _free(self._memory)
-        self._memory = None
+        self._end()
 
     def _send(self, data: bytes) -> None:
         pipe = cast(BinaryIO, self._process.stdin)
@@ -231,6 +227,16 @@ def _memory() -> int | None:
 def _free(memory: int | None) -> None:
     if memory is not None:
         os.close(memory)
+
+
+def _end(process: subprocess.Popen[bytes], watch: _Watch, memory: int | None) -> None:
+    watch.close()
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):
+            cast(BinaryIO, pipe).close()
+    process.wait()
+    _free(memory)
 
 
 def _start(memory: int | None) -> subprocess.Popen[bytes]:

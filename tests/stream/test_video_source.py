@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import re
@@ -54,6 +55,15 @@ def test_the_process_ends_with_the_video_and_when_it_is_closed(video: Path) -> N
         next(begun)
     assert begun._reader._process.returncode is not None  # type: ignore[attr-defined]
     assert list(begun) == []
+
+
+def test_a_source_that_is_forgotten_ends_its_process(video: Path) -> None:
+    source = open_source(video)
+    next(source)
+    process = source._reader._process  # type: ignore[attr-defined]
+    del source
+    gc.collect()
+    assert process.returncode is not None
 
 
 def test_a_process_that_takes_its_frames_back(video: Path) -> None:
