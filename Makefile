@@ -14,7 +14,7 @@ help:
 	@echo "                 write the pages in docs/ (measurements, portability, benchmarks); need EDGECNN_DATA (docs/data.md)"
 	@echo "make peers       writes docs/peers.md; installs what it compares with into build/peers (gigabytes)"
 	@echo "make coverage    writes docs/coverage.md: hours the first time, and goes on where it was stopped"
-	@echo "make footprint   writes docs/footprint.md; make reliability, an hour, docs/reliability.md"
+	@echo "make footprint   writes docs/footprint.md; make reliability, half an hour, docs/reliability.md"
 	@echo "make soak        an hour of memory, threads and files; make reliability takes it over"
 	@echo "make fuzz        writes docs/fuzzing.md: mutants of every parser, and goes on where it was stopped"
 	@echo "make ros2        makes build/ros2, a ROS 2 of wheels: with it, make test tests the ROS 2 node as well"

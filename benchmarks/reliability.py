@@ -3,7 +3,7 @@
 usage: python benchmarks/reliability.py docs/reliability.md [--cycles 100] [--kills 50] [--soak-minutes 10]
                                         [--only PART] [--fresh]
 
-Takes about three quarters of an hour. Each part has a process of its own, so that none sees the memory, threads and files of
+Takes about half an hour. Each part has a process of its own, so that none sees the memory, threads and files of
 another, and is kept in build/reliability/PART.json when it is done: a run that was stopped goes on with the next part,
 and one that was longer than asked for counts too. A change of the sources, or `--fresh`, has all parts done
 anew. `--only` does one part; the page is written where the others are there.
@@ -36,6 +36,8 @@ PARTS = {
     "kills": ("kills",),
     "threads": (),
     "soak": ("soak_minutes",),
+    "disk": (),
+    "clock": (),
 }
 SOURCES = ("edgecnn/**/*", "runtimes/*.py", "tests/stream/*.py")
 
