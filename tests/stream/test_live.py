@@ -203,7 +203,7 @@ def open_files() -> int:
 
 
 def test_nothing_is_left_behind() -> None:
-    threads, files = threading.active_count(), open_files()
+    before = threading.active_count(), open_files()
     with MjpegServer() as server:
         with opened(server) as source:
             next(source)
@@ -211,10 +211,9 @@ def test_nothing_is_left_behind() -> None:
         assert process.returncode is not None
         assert list(source) == []
     end = time.monotonic() + 5
-    while threading.active_count() > threads and time.monotonic() < end:
+    while (threading.active_count(), open_files()) != before and time.monotonic() < end:
         time.sleep(0.01)
-    assert threading.active_count() == threads
-    assert open_files() == files
+    assert (threading.active_count(), open_files()) == before
 
 
 def test_process_does_not_outlive_the_program() -> None:
