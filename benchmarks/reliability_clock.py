@@ -77,7 +77,7 @@ def measured() -> tuple[str, list[str]]:
     elsewhere = np.delete(waits_s, np.r_[tuple(near)])
     rows.append(["elsewhere", f"{elsewhere.max(initial=0.0) * 1e3:.0f}"])
     timings = [ms for line in frames for ms in line["timing_ms"].values()]
-    in_order = bool(np.all(np.diff([line["frame"] for line in frames]) > 0) and np.all(np.diff(times_s) > 0))
+    in_order = bool(np.all(np.diff([line["frame"] for line in frames]) > 0) and np.all(np.diff(times_s) >= 0))
     lost = sum("event" in line for line in found)
     misses = [
         miss

@@ -16,7 +16,7 @@ import pytest
 from edgecnn.vision.video import VideoReader
 from tests.paths import leave_out
 from tests.stream.clock import LIBRARIES, Clock
-from tests.stream.receivers import hook, until
+from tests.stream.receivers import Hook, hook, until
 from tests.stream.servers import MjpegServer, RtspServer, Server
 
 HOUR_S, DAY_S = 3600, 86_400
@@ -38,6 +38,28 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in paths for line in path.read_text().split("\n")[:-1]]
 
 
+def live_through_changes(clock: Clock, server: Server, receiver: Hook, out: Path) -> None:
+    """Set the clock while frames come, and while the camera and the receiver are away."""
+
+    def until_frames(more: int) -> None:
+        least = len(lines(out)) + more
+        until(lambda: len(lines(out)) >= least)
+
+    until_frames(10)
+    for offset_s in OFFSETS_S:
+        clock.jump(offset_s)
+        until_frames(10)
+    receiver.stop()
+    server.become("refuse")
+    until(lambda: any("event" in line for line in lines(out)))
+    clock.jump(DAY_S)
+    server.become("serve")
+    until_frames(10)
+    receiver.start()
+    clock.jump(0)
+    until_frames(10)
+
+
 @pytest.mark.parametrize("kind", [MjpegServer, RtspServer])
 def test_a_stream_does_not_notice(
     clock: Clock, color_bundle: Path, tmp_path: Path, kind: type[Server]
@@ -50,27 +72,12 @@ def test_a_stream_does_not_notice(
     with kind() as server, hook() as receiver:
         command += ["--source", server.url, "--webhook", receiver.url]
         with subprocess.Popen(command, env=clock.environment, stderr=subprocess.PIPE, text=True) as process:
-
-            def until_frames(more: int) -> None:
-                least = len(lines(out)) + more
-                until(lambda: len(lines(out)) >= least or process.poll() is not None)
-
-            until_frames(10)
-            for offset_s in OFFSETS_S:
-                clock.jump(offset_s)
-                until_frames(10)
-            # what is under way when it jumps: a camera that is away, lines that wait
-            receiver.stop()
-            server.become("refuse")
-            until(lambda: any("event" in line for line in lines(out)))
-            clock.jump(DAY_S)
-            server.become("serve")
-            until_frames(10)
-            receiver.start()
-            clock.jump(0)
-            until_frames(10)
-            process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=30)
+            try:
+                live_through_changes(clock, server, receiver, out)
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=30)
+            finally:
+                process.kill()
         until(lambda: len(receiver.lines) >= len(lines(out)))
     assert process.returncode == 130, said
     *found, last = lines(out)
@@ -81,7 +88,7 @@ def test_a_stream_does_not_notice(
     assert 0 < float(events[1]["reason"].split()[1]) < HOUR_S
     # time and order are those of the frames, whatever the clock says
     assert np.all(np.diff([line["frame"] for line in frames]) > 0)
-    assert np.all(np.diff([line["time"] for line in frames]) > 0)
+    assert np.all(np.diff([line["time"] for line in frames]) >= 0)
     timings = [ms for line in frames for ms in line["timing_ms"].values()]
     assert min(timings) >= 0
     assert max(timings) < HOUR_S * 1e3
