@@ -16,6 +16,7 @@ seconds. Needs rclpy, sensor_msgs and vision_msgs of ROS 2 Humble or newer, and 
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import numpy as np
@@ -24,10 +25,11 @@ import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import (
@@ -47,6 +49,7 @@ from edgecnn.vision.images import decode_image
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 WARN_EVERY_S = 10.0
+SIGNAL_S = 0.2  # a signal waits for a wait of ROS to end
 # by image_transport's names: the message, and what its topics end in
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 # channels, and their order
@@ -135,13 +138,16 @@ class DetectorNode(Node):
 
 def main() -> int:
     """Run until SIGINT or SIGTERM, as ROS 2 ends its nodes."""
-    rclpy.init()
+    # its own handlers shut ROS down under an executor, which may fail over that or wait for ever
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     executor = MultiThreadedExecutor(num_threads=2)
     try:
         node = DetectorNode()
         executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+        while True:
+            executor.spin_once(SIGNAL_S)
+    except KeyboardInterrupt:
         pass
     except (edgecnn.EdgeCnnError, ParameterException) as error:
         get_logger("edgecnn").fatal(str(error))
