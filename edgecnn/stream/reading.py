@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import subprocess
 import sys
@@ -27,7 +26,7 @@ __all__ = ["Lost", "Reading"]
 PROGRAM = ("-m", "edgecnn.stream.reader")
 START_S = 60.0  # to load OpenCV from a card that is busy
 OPEN_S = 10.0  # a sensor of a Jetson takes seconds to start
-SLICE_S = 1.0
+LOOK_S = 0.1
 
 
 class Lost(Exception):
@@ -166,54 +165,42 @@ class Reading:
 
 
 class _Watch:
-    """Kills a process that takes too long."""
+    """Kills a process that takes too long.
+
+    It looks a few times a second and is told nothing: no frame has to wake it, and time in which this program
+    is stopped (Ctrl-Z) does not count.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.reason = ""
         self._process = process
-        self._changed = threading.Condition()
         self._limit: tuple[float, str] | None = None
-        self._closed = False
+        self._closed = threading.Event()
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     @contextmanager
     def limit(self, seconds: float, reason: str) -> Iterator[None]:
-        """Kill the process for this reason when the block takes longer."""
-        self._set((seconds, reason))
+        """Kill the process for this reason when the block takes longer, by a look or two."""
+        self._limit = (seconds, reason)
         try:
             yield
         finally:
-            self._set(None)
+            self._limit = None
 
     def close(self) -> None:
         """Watch no longer."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-
-    def _set(self, limit: tuple[float, str] | None) -> None:
-        with self._changed:
-            self._limit = limit
-            self._changed.notify()
+        self._closed.set()
 
     def _run(self) -> None:
-        with self._changed:
-            while not self._closed:
-                watched = self._limit
-                if watched is None:
-                    self._changed.wait()
-                elif not self._wait(watched[0]) and self._limit is watched:
-                    self.reason = watched[1]
-                    self._process.kill()
-                    return
-
-    def _wait(self, seconds: float) -> bool:
-        """Wait to be told of a change; while this program is stopped (Ctrl-Z) no more than a slice passes."""
-        for _ in range(math.ceil(seconds / SLICE_S)):
-            if self._changed.wait(min(seconds, SLICE_S)):
-                return True
-            seconds -= SLICE_S
-        return False
+        watched, waited_s = None, 0.0
+        while not self._closed.wait(LOOK_S):
+            limit = self._limit
+            waited_s = waited_s + LOOK_S if limit is watched else 0.0
+            watched = limit
+            if limit is not None and waited_s >= limit[0]:
+                self.reason = limit[1]
+                self._process.kill()
+                return
 
 
 def _memory() -> int | None:
