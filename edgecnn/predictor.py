@@ -244,6 +244,7 @@ def load(
         threads=threads,
         mode=mode,
         on_stale=on_stale,
+        public_key=public_key,
     )
     loaded = open_form(dense=dense)
     if still is not None and not loaded.artifact.dense_exact:  # a change would have no end in it

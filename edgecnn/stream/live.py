@@ -14,6 +14,7 @@ from edgecnn.stream.address import Address, gstreamer_pipeline, has_gstreamer
 from edgecnn.stream.base import Frame, Source, SourceEvent
 from edgecnn.stream.camera import check_camera
 from edgecnn.stream.reading import Lost, Reading
+from edgecnn.stream.tls import trusted
 
 __all__ = ["TIMEOUT_S", "Backoff", "LiveSource"]
 
@@ -64,10 +65,13 @@ class LiveSource(Source):
 
         Raises:
             DeviceUnavailable: It cannot be opened; says why.
+            InputError: What ``$SSL_CERT_FILE`` names holds no certificates.
         """
         self.name = address.shown
         if address.kind == "camera":
             check_camera(int(address.where))
+        if address.where.startswith("https:"):
+            trusted()
         self._address = address
         self._pipeline = gstreamer_pipeline(address) if has_gstreamer() else None
         self._timeout_s = timeout_s

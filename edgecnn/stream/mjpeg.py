@@ -44,8 +44,10 @@ def open_mjpeg(url: str, timeout_s: float) -> MjpegCapture | None:
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     if parts.username is not None:
         passwords.add_password(None, plain, unquote(parts.username), unquote(parts.password or ""))
+    encrypted = [urllib.request.HTTPSHandler(context=trusted())] if parts.scheme == "https" else []
     opener = urllib.request.build_opener(
-        urllib.request.HTTPSHandler(context=trusted()),
+        *encrypted,
+        _StaysEncrypted(),
         urllib.request.HTTPBasicAuthHandler(passwords),
         urllib.request.HTTPDigestAuthHandler(passwords),
     )
@@ -63,6 +65,17 @@ def open_mjpeg(url: str, timeout_s: float) -> MjpegCapture | None:
         return MjpegCapture(answer, answer.headers)
     answer.close()
     return None
+
+
+class _StaysEncrypted(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection from ``https://`` to anything else."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise urllib.error.URLError("it redirects to a server without encryption")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class MjpegCapture:

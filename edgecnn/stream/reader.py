@@ -2,19 +2,15 @@
 
 A driver or decoder may hang for ever, crash or want all memory over what a camera sends or a file holds. Here
 that ends a process which holds nothing else, and which the other side can kill. It ends by itself when nobody
-listens any more.
-
-Over standard input comes a line of JSON, then a byte for each frame that is wanted. Over standard output go
-messages: a `HEADER`, then as many bytes as it says. Where both sides have a file in memory, pixels go into
-its slots instead, in turn.
+listens any more. `edgecnn.stream.messages` has what the two say to each other.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
-import struct
 import sys
 import threading
 import time
@@ -28,18 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import DeviceUnavailable, EdgeCnnError, first_line
-from edgecnn.stream.address import Address
 from edgecnn.stream.camera import open_camera
+from edgecnn.stream.messages import FRAME, HEADER, SAID, SLOT_BYTES, SLOTS, Failed, Opened, Order, Ready, Said
 from edgecnn.stream.mjpeg import open_mjpeg
 from edgecnn.stream.tls import authorities_file
 
-__all__ = ["HEADER", "SLOTS", "SLOT_BYTES", "Failed", "Opened", "Order", "Said"]
+__all__ = ["main"]
 
-# kind, bytes that follow, height, width, frames passed over since the last one, seconds of time.monotonic
-HEADER = struct.Struct("<cIIIId")
-FRAME, SAID = b"F", b"S"
-# one is written while the other is read; a frame is never larger, and what is not written takes no memory
-SLOTS, SLOT_BYTES = 2, 2**29
 # a playlist shall not name files of this machine; one that is a file names no servers, as FFmpeg has it
 PROTOCOLS = "rtsp,rtsps,rtp,tcp,udp,tls,http,https,crypto"
 FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -51,50 +42,7 @@ LIVE_OPTIONS = {
 }
 # of FFmpeg's, whatever a header claims: room for 8K and its reference frames
 MEMORY_BYTES = 2**32
-
-
-class Order(msgspec.Struct, frozen=True):
-    """What to open.
-
-    Attributes:
-        address: The source.
-        pipeline: To try first, through GStreamer.
-        timeout_s: How long its network may take to answer.
-        memory: The file descriptor of memory for frames; None where they go through the pipe.
-    """
-
-    address: Address
-    pipeline: str | None
-    timeout_s: float
-    memory: int | None
-
-
-class Ready(msgspec.Struct, frozen=True, tag=True):
-    """Everything is loaded: from now on it is the source that takes its time."""
-
-
-class Opened(msgspec.Struct, frozen=True, tag=True):
-    """The source has given a picture.
-
-    Attributes:
-        fps: As it says; None where it says nothing plausible.
-        frames: How many it has, as it says; None of what has no end, and where a file says nothing.
-        ends: It has an end, and none of its frames may be lost.
-    """
-
-    fps: float | None
-    frames: int | None
-    ends: bool
-
-
-class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The source cannot be opened, or gives no more frames; ``ended`` where that is its end."""
-
-    reason: str
-    ended: bool = False
-
-
-Said = Ready | Opened | Failed
+ENDED = "it gives no more frames"
 
 
 class Newest:
@@ -103,7 +51,7 @@ class Newest:
     Of what has no end, only the newest one is kept.
 
     Attributes:
-        reason: Why there are no more.
+        reason: Why there are no more; empty where it is nothing but the end.
     """
 
     def __init__(self, *, every: bool) -> None:
@@ -159,8 +107,6 @@ def main() -> None:
     order = msgspec.json.decode(orders.readline(), type=Order)
     if order.address.kind != "file":
         os.environ.update(LIVE_OPTIONS)
-    if order.address.kind == "file" or (order.address.kind == "url" and order.pipeline is None):
-        _limit_memory()
     with suppress(BrokenPipeError):
         _serve(order, orders, answers)
     os._exit(0)  # a driver that hangs in another thread is not waited for
@@ -168,10 +114,12 @@ def main() -> None:
 
 def _limit_memory() -> None:
     """Refuse this process more than it can need, and where memory runs out all the same, end it first."""
-    with suppress(ImportError, OSError, ValueError):  # no such limit here, or a lower one already
+    with suppress(ImportError, OSError, ValueError):  # no such limit here
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+        limits = (each for each in resource.getrlimit(resource.RLIMIT_DATA) if each != resource.RLIM_INFINITY)
+        lowest = min([MEMORY_BYTES, *limits])
+        resource.setrlimit(resource.RLIMIT_DATA, (lowest, lowest))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
@@ -186,15 +134,17 @@ def _serve(order: Order, orders: BinaryIO, answers: BinaryIO) -> None:
         _say(answers, Failed(str(error).removeprefix(f"{order.address.where}: ")))
         return
     newest = Newest(every=opened.ends)
-    threading.Thread(target=_read, args=(images, newest, order.timeout_s), daemon=True).start()
+    # a file is not waited for, and Ctrl-Z may stop both processes for long
+    limit_s = order.timeout_s if order.address.kind != "file" else math.inf
+    threading.Thread(target=_read, args=(images, newest, limit_s), daemon=True).start()
     if not newest.wait():
-        _say(answers, Failed(f"it opens but gives no picture ({newest.reason})"))
+        _say(answers, Failed(f"it opens but gives no picture ({newest.reason or ENDED})"))
         return
     _say(answers, opened)
     for slot in _wanted(orders):
         taken = newest.take()
         if taken is None:
-            _say(answers, Failed(newest.reason, ended=opened.ends))
+            _say(answers, Failed(newest.reason or ENDED, ended=opened.ends and not newest.reason))
             return
         image, came, passed = taken
         pixels = np.ascontiguousarray(image).data.cast("B")
@@ -208,13 +158,16 @@ def _serve(order: Order, orders: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _open(order: Order) -> tuple[Opened, Iterator[npt.NDArray[np.uint8]]]:
-    from edgecnn.vision.opencv import cv2
+    from edgecnn.vision.opencv import check_pixels, cv2
     from edgecnn.vision.video import VideoReader, frame_rate
 
     if order.address.kind == "file":
+        _limit_memory()
         video = VideoReader(order.address.where)
         return Opened(video.fps, video.announced_frames, ends=True), iter(video)
     capture = _open_live(order)
+    size_hw = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    check_pixels(size_hw, order.address.where)
     count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if order.address.kind == "url" else 0.0
     frames = int(count) if 1 <= count < 2**31 else None
     return Opened(frame_rate(capture), frames, ends=frames is not None), _images(capture)
@@ -248,6 +201,7 @@ def _open_live(order: Order) -> Any:
         return mjpeg
     if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
         raise DeviceUnavailable("this OpenCV was built without FFmpeg, which reads URLs")
+    _limit_memory()
     if address.where.startswith("https"):  # left to itself, FFmpeg takes any certificate
         os.environ[FFMPEG_VARIABLE] += f"|tls_verify;1|ca_file;{authorities_file()}"
     # the backend by name: without it the time limits are ignored
@@ -258,17 +212,21 @@ def _open_live(order: Order) -> Any:
     return capture
 
 
-def _read(images: Iterator[npt.NDArray[np.uint8]], newest: Newest, timeout_s: float) -> None:
-    asked, reason = time.monotonic(), ""
+def _read(images: Iterator[npt.NDArray[np.uint8]], newest: Newest, limit_s: float) -> None:
+    asked, waited_s, reason = time.monotonic(), 0.0, ""
     try:
         for image in images:
+            waited_s = time.monotonic() - asked
             newest.put(image)
             asked = time.monotonic()
-    except Exception as error:  # OpenCV raises on some spoilt streams: that is an end like any other
+    except MemoryError:
+        reason = "it wants more memory than it gets"
+    except Exception as error:  # OpenCV raises on some spoilt streams
         reason = first_line(error)
-    if time.monotonic() - asked >= 0.9 * timeout_s:  # OpenCV does not say that its limit was met
-        reason = f"no frame for {timeout_s:g} s"
-    newest.end(reason or "it gives no more frames")
+    # OpenCV does not say that its limit was met, and may give what it has of a frame before it ends
+    if max(waited_s, time.monotonic() - asked) >= 0.9 * limit_s:
+        reason = f"no frame for {limit_s:g} s"
+    newest.end(reason)
 
 
 def _wanted(orders: BinaryIO) -> Iterator[int]:
@@ -294,7 +252,3 @@ def _say(answers: BinaryIO, said: Said) -> None:
 def _write(answers: BinaryIO, data: memoryview) -> None:
     while data:
         data = data[answers.write(data) :]
-
-
-if __name__ == "__main__":
-    main()

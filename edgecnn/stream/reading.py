@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,14 +20,19 @@ from edgecnn.errors import DeviceUnavailable, first_line
 from edgecnn.isolation import child_environment
 from edgecnn.stream.address import Address
 from edgecnn.stream.base import Image
-from edgecnn.stream.reader import FRAME, HEADER, SLOT_BYTES, SLOTS, Failed, Opened, Order, Ready, Said
+from edgecnn.stream.messages import FRAME, HEADER, SLOT_BYTES, SLOTS, Failed, Opened, Order, Ready, Said
 
 __all__ = ["Lost", "Reading"]
 
-PROGRAM = ("-m", "edgecnn.stream.reader")
+# as -m has it, it would import what lies in the current folder
+PROGRAM = (
+    "-c",
+    "import sys; sys.path[:] = filter(None, sys.path); from edgecnn.stream.reader import main; main()",
+)
 START_S = 60.0  # to load OpenCV from a card that is busy
 OPEN_S = 10.0  # a sensor of a Jetson takes seconds to start
 LOOK_S = 0.1
+SAID_BYTES_MAX = 2**16
 
 
 class Lost(Exception):
@@ -51,16 +57,16 @@ class Reading:
             DeviceUnavailable: It does not start.
         """
         self._timeout_s = 0.0
-        self._memory = _memory()
         self._slots = itertools.cycle(range(SLOTS))
+        self._memory = _memory()
         try:
             self._process = _start(self._memory)
         except BaseException:
             _free(self._memory)
             raise
-        self._watch = _Watch(self._process)
         # also where it is forgotten, and at the end of the program
-        self._end = weakref.finalize(self, _end, self._process, self._watch, self._memory)
+        self._end = weakref.finalize(self, _end, self._process, self._memory)
+        self._watch = _Watch(self._process)
 
     def open(self, address: Address, pipeline: str | None, timeout_s: float) -> Opened:
         """Open the source, and hear what it says of itself; the process ends where it does not open.
@@ -90,9 +96,8 @@ class Reading:
         limit_s = 2 * timeout_s + 1 if address.kind == "url" else max(timeout_s, OPEN_S)
         with self._watch.limit(limit_s, f"it does not answer within {limit_s:g} s"):
             opened = cast(Opened, self._said(Opened))
-        if (
-            opened.ends
-        ):  # the next frame but one is wanted whatever happens; of a camera it would be an old one
+        # the next frame but one is wanted whatever happens; of a camera it would be an old one
+        if opened.ends:
             self._send(b"n")
         return opened
 
@@ -110,7 +115,7 @@ class Reading:
             kind, size, height, width, passed, came = HEADER.unpack(self._bytes(HEADER.size))
             if kind != FRAME:
                 self._raise(self._decoded(size))
-            if size != height * width * 3 or size > SLOT_BYTES:
+            if size != height * width * 3 or not 0 < size <= SLOT_BYTES:
                 raise Lost(f"it gives frames of {width}×{height} that cannot be used")
             image = np.empty((height, width, 3), np.uint8)
             pixels, slot = image.data.cast("B"), next(self._slots)
@@ -142,7 +147,10 @@ class Reading:
         return said
 
     def _decoded(self, size: int) -> Said:
-        said: Said = msgspec.json.decode(self._bytes(min(size, SLOT_BYTES)), type=Said)
+        try:
+            said: Said = msgspec.json.decode(self._bytes(min(size, SAID_BYTES_MAX)), type=Said)
+        except msgspec.MsgspecError as error:
+            raise Lost("its process answers what cannot be understood") from error
         return said
 
     def _raise(self, said: Said) -> None:
@@ -175,7 +183,6 @@ class _Watch:
         self.reason = ""
         self._process = process
         self._limit: tuple[float, str] | None = None
-        self._closed = threading.Event()
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     @contextmanager
@@ -187,13 +194,10 @@ class _Watch:
         finally:
             self._limit = None
 
-    def close(self) -> None:
-        """Watch no longer."""
-        self._closed.set()
-
     def _run(self) -> None:
         watched, waited_s = None, 0.0
-        while not self._closed.wait(LOOK_S):
+        while self._process.returncode is None:  # that is, until somebody has waited for its end
+            time.sleep(LOOK_S)
             limit = self._limit
             waited_s = waited_s + LOOK_S if limit is watched else 0.0
             watched = limit
@@ -204,11 +208,28 @@ class _Watch:
 
 
 def _memory() -> int | None:
-    """A file in memory for both processes, which is faster than a pipe; None where there is none."""
+    """A file in memory for both processes, which is faster than a pipe; None where it cannot be had."""
     try:
-        return os.memfd_create("edgecnn-frames")
+        memory = os.memfd_create("edgecnn-frames")
     except (AttributeError, OSError):  # not Linux, or not allowed
         return None
+    try:
+        os.ftruncate(memory, SLOTS * SLOT_BYTES)  # there may be a limit of files' sizes
+        os.ftruncate(memory, 0)
+    except OSError:
+        os.close(memory)
+        return None
+    return _above_standard(memory)
+
+
+def _above_standard(descriptor: int) -> int:
+    """The same file under a number that no child takes for its input or output, as 0 where that is closed."""
+    if descriptor > 2:
+        return descriptor
+    import fcntl
+
+    with os.fdopen(descriptor):
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def _free(memory: int | None) -> None:
@@ -216,8 +237,7 @@ def _free(memory: int | None) -> None:
         os.close(memory)
 
 
-def _end(process: subprocess.Popen[bytes], watch: _Watch, memory: int | None) -> None:
-    watch.close()
+def _end(process: subprocess.Popen[bytes], memory: int | None) -> None:
     process.kill()
     for pipe in (process.stdin, process.stdout):
         with suppress(OSError):

@@ -44,7 +44,7 @@ async function followPicture() {
 async function showPicture(blob) {
   const before = byId("picture"), picture = before.cloneNode();
   picture.src = URL.createObjectURL(blob);
-  await picture.decode();
+  if (!await picture.decode().then(() => true, () => false)) return URL.revokeObjectURL(picture.src);
   picture.hidden = byId("pause").disabled = byId("snapshot").disabled = false;
   before.replaceWith(picture);
   URL.revokeObjectURL(before.src);
