@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from edgecnn.results import Result
@@ -12,6 +13,9 @@ from edgecnn.stream.outputs import WriteFailed
 __all__ = ["Enduring"]
 
 log = logging.getLogger(__name__)
+
+# how long nothing has to fail before that is told: a disk at its edge takes every other frame
+CALM_S = 10.0
 
 
 class Enduring:
@@ -24,6 +28,7 @@ class Enduring:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._failure: WriteFailed | None = None
+        self._failed_s = 0.0
         self._since = self._missing = 0
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
@@ -34,10 +39,11 @@ class Enduring:
             if self._since == 0:
                 log.warning("%s; the stream goes on", error)
             self._failure = error
+            self._failed_s = time.monotonic()
             self._since += 1
             self._missing += 1
             return
-        if self._failure and self._since:
+        if self._failure and self._since and time.monotonic() - self._failed_s >= CALM_S:
             log.warning("%s: written again, without %d frames", self._failure.output, self._since)
             self._since = 0
 
@@ -45,9 +51,15 @@ class Enduring:
         """Close the sink.
 
         Raises:
-            WriteFailed: Frames are not in the output.
+            WriteFailed: Frames are not in the output, or it cannot be finished.
         """
-        self._sink.close(summary)
+        reasons = [self._failure.reason] if self._failure else []
+        try:
+            self._sink.close(summary)
+        except WriteFailed as error:
+            if self._failure is None:
+                raise
+            reasons.append(error.reason)
         if self._failure is not None:
-            lacking = f"{self._failure.reason}; {self._missing} frames are not in it"
-            raise WriteFailed(self._failure.output, lacking)
+            lacking = f"{self._missing} frames are not in it"
+            raise WriteFailed(self._failure.output, "; ".join(map(str, dict.fromkeys([*reasons, lacking]))))

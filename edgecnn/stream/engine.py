@@ -127,6 +127,7 @@ class _Run:
     ) -> None:
         self._supervised = supervised
         self._source = source
+        self._names = [type(sink).__name__ for sink in sinks]
         self._sinks = [Enduring(sink) for sink in sinks] if source.live else sinks
         self._on_frame = on_frame
         self._manager = manager
@@ -232,12 +233,12 @@ class _Run:
         if self._manager:
             self._manager.stopping()
         summary = self._summary()
-        for sink in self._sinks:
+        for name, sink in zip(self._names, self._sinks):
             try:
                 with interrupts.held():
                     sink.close(summary)
             except KeyboardInterrupt:
-                log.warning("%s was not closed: interrupted again", type(sink).__name__)
+                log.warning("%s was not closed: interrupted again", name)
             except Exception as error:
                 failures.append(error)
         return summary

@@ -66,6 +66,7 @@ class JsonlSink:
         self._file = None if self._standard else _open(self._path, go_on=max_bytes is not None)
         self._bytes = 0 if max_bytes is None else self._path.stat().st_size
         self._failing = self._torn = self._closed = False
+        self._lost_events = 0
         self._writing = threading.Lock()
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
@@ -74,26 +75,38 @@ class JsonlSink:
         Raises:
             WriteFailed: The disk is full or broken; nothing of the line is in the file.
         """
+        self._failing = True
         self._line(frame_line(frame, result))
+        self._failing = False
 
     def note(self, event: SourceEvent) -> None:
         """Write what happened to a live source; called in the thread that reads it."""
         if not self._closed:
-            with suppress(OSError, WriteFailed):  # the next frame's line tells of it
+            try:
                 self._line({"event": event.to_json()})
+            except BrokenPipeError:
+                pass  # the next frame's line tells of it
+            except WriteFailed:
+                self._lost_events += 1
 
     def close(self, summary: Summary) -> None:
-        """Write the summary, unless the line before it could not be written."""
+        """Write the summary, unless the frame before it could not be written.
+
+        Raises:
+            WriteFailed: It cannot be written, or an event could not.
+        """
         self._closed = True
         try:
             if not self._failing:
                 self._line({"summary": summary.to_json()})
+            if self._lost_events:
+                raise WriteFailed(self._name, f"{self._lost_events} events are not in it")
         finally:
             if self._file is not None:
                 self._file.close()
 
     def _line(self, value: dict[str, Any]) -> None:
-        line = (json_text(value) + "\n").encode()
+        line = json_text(value) + "\n"  # ASCII
         with self._writing:
             try:
                 if self._torn:
@@ -102,24 +115,21 @@ class JsonlSink:
                     self._rotate()
                 self._put(line)
             except BrokenPipeError:
-                self._failing = True
                 raise
             except OSError as error:
-                self._failing = True
                 self._torn |= self._standard
                 raise WriteFailed(self._name, error.strerror) from error
-            self._failing = False
             self._bytes += len(line)
 
-    def _put(self, line: bytes) -> None:
+    def _put(self, line: str) -> None:
         """Write all of a line or, where that can be had, nothing of it."""
         if self._standard:
-            sys.stdout.write(line.decode())
+            sys.stdout.write(line)
             sys.stdout.flush()
             return
         if self._file is None:
             self._file = self._path.open("wb", buffering=0)
-        left = memoryview(line)
+        left = memoryview(line.encode())
         try:
             while left:
                 left = left[self._file.write(left) :]

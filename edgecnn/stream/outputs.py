@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -19,6 +20,7 @@ __all__ = [
     "encode_image",
     "json_text",
     "make_parent",
+    "make_ready",
     "protect_source",
     "write_whole",
 ]
@@ -49,21 +51,33 @@ def make_parent(path: Path) -> None:
         raise InputError(f"{path.parent}: cannot be made a folder ({error.strerror})") from error
 
 
+def make_ready(path: Path) -> None:
+    """Make the folder of a file that is written later, and see that files can be written there.
+
+    Raises:
+        InputError: They cannot, or the path is a folder.
+        Unavailable: The disk is full.
+    """
+    make_parent(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        create_beside(path).unlink()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def create_beside(path: Path) -> Path:
     """Create a new, empty file to write into until it is whole: hidden, in the same folder, same suffix.
 
     Its name cannot be guessed, so it is never a file of the user's.
 
     Raises:
-        InputError: The folder cannot be written.
-        Unavailable: The disk is full.
+        OSError: The folder cannot be written, or the disk is full.
     """
     # not made of the name itself, which may be as long as names can be
     beside = path.with_name(f".edgecnn-{secrets.token_hex(8)}{path.suffix}")
-    try:
-        beside.touch(exist_ok=False)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    beside.touch(exist_ok=False)
     return beside
 
 
@@ -71,17 +85,17 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside its place and rename it, so that it is never half there.
 
     Raises:
-        InputError: The folder cannot be written.
-        WriteFailed: The disk is full or broken.
+        WriteFailed: The folder cannot be written, or the disk is full or broken.
     """
-    beside = create_beside(path)
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
+        beside = create_beside(path)
+        try:
+            beside.write_bytes(data)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise WriteFailed(path, error.strerror) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from edgecnn.errors import InputError
 from edgecnn.results import Classification, Detections, Result
 from edgecnn.stream.base import Frame, Image, Source, Summary
-from edgecnn.stream.outputs import encode_image, make_parent, write_whole
+from edgecnn.stream.outputs import encode_image, make_parent, make_ready, write_whole
 
 __all__ = ["STILL_SUFFIXES", "FolderSink", "StillSink"]
 
@@ -29,14 +29,19 @@ class StillSink:
         """Prepare the file: ``.png``, ``.jpg`` or ``.jpeg``.
 
         Raises:
-            InputError: Its folder cannot be made.
+            InputError: Its folder cannot be made or written.
+            Unavailable: The disk is full.
         """
         self._path = path
         self._best: tuple[float, ...] | None = None
-        make_parent(path)
+        make_ready(path)
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
-        """Replace the picture when this frame is surer."""
+        """Replace the picture when this frame is surer.
+
+        Raises:
+            WriteFailed: It cannot be written; the one before stays.
+        """
         rank = _rank(result)
         if self._best is None or rank > self._best:
             write_whole(self._path, encode_image(annotated(), self._path))

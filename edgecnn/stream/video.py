@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import MediaError, Unavailable
-from edgecnn.paths import cannot_write, check_name
+from edgecnn.paths import check_name
 from edgecnn.results import Result
 from edgecnn.stream.base import Frame, Image, Summary
-from edgecnn.stream.outputs import WriteFailed, create_beside, make_parent
+from edgecnn.stream.outputs import WriteFailed, create_beside, make_ready, write_whole
 
 __all__ = ["VIDEO_CODECS", "VideoSink"]
 
@@ -63,7 +63,8 @@ class VideoSink:
             keep: How many older segments stay; all if not given.
 
         Raises:
-            InputError: The folder cannot be made, or the name is not UTF-8.
+            InputError: The folder cannot be made or written, or the name is not UTF-8.
+            Unavailable: The disk is full.
         """
         check_name(path)
         self._path = path
@@ -73,13 +74,13 @@ class VideoSink:
         self._file: _VideoFile | None = None
         self._start_s = 0.0
         self._ended = False
-        make_parent(path)
+        make_ready(path)
 
     def write(self, frame: Frame, result: Result, annotated: Callable[[], Image]) -> None:
         """Write one frame as often as its time asks for; not at all when its place is taken.
 
         Raises:
-            WriteFailed: The disk is full, or the segment before lacks frames.
+            WriteFailed: The disk is full, the folder is gone, or the segment before lacks frames.
             Unavailable: Such a video cannot be written.
         """
         if self._ended or not self._has_room():
@@ -111,7 +112,7 @@ class VideoSink:
         try:
             return shutil.disk_usage(self._path.parent).free >= needed
         except OSError as error:
-            raise WriteFailed(self._path.parent, error.strerror) from error
+            raise WriteFailed(self._path, error.strerror) from error
 
     def _finish(self) -> None:
         file, self._file = self._file, None
@@ -137,7 +138,7 @@ class VideoSink:
             for number in sorted(found)[: -self._keep] if self._keep else ():
                 found[number].unlink(missing_ok=True)
         except OSError as error:
-            raise WriteFailed(self._path.parent, error.strerror) from error
+            raise WriteFailed(self._path, error.strerror) from error
         return self._path.with_stem(f"{self._path.stem}-{max(found, default=0) + 1:06d}")
 
 
@@ -153,7 +154,14 @@ class _VideoFile:
         self._path = path
         self._size_hw = size_hw
         self._growing = path.suffix.lower() in GROWING
-        self._now = _emptied(path) if self._growing else create_beside(path)
+        self._now = path
+        try:
+            if self._growing:
+                write_whole(path, b"")
+            else:
+                self._now = create_beside(path)
+        except OSError as error:
+            raise WriteFailed(path, error.strerror) from error
         try:
             self._writer = _open(self._now, path, fps, size_hw)
         except BaseException:
@@ -169,23 +177,16 @@ class _VideoFile:
 
     def finish(self) -> None:
         try:
-            self._writer.release()
-            if missing := _missing(self._now, self.written):
-                raise WriteFailed(self._path, missing)
-            self._now.replace(self._path)
+            try:
+                self._writer.release()
+                if missing := _missing(self._now, self.written):
+                    raise WriteFailed(self._path, missing)
+                self._now.replace(self._path)
+            finally:
+                if not self._growing:
+                    self._now.unlink(missing_ok=True)
         except OSError as error:
             raise WriteFailed(self._path, error.strerror) from error
-        finally:
-            if not self._growing:
-                self._now.unlink(missing_ok=True)
-
-
-def _emptied(path: Path) -> Path:
-    try:
-        path.write_bytes(b"")
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    return path
 
 
 def _open(now: Path, path: Path, fps: float, size_hw: tuple[int, int]) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgecnn.results import Classification, Detections, Result
-from edgecnn.stream import Frame, Summary
+from edgecnn.stream import Frame, Source, Summary
 from edgecnn.stream.base import Image
 from edgecnn.vision.opencv import cv2
 
@@ -62,6 +62,21 @@ def predicting(results: Sequence[Result]) -> Callable[[Image], Result]:
     """Gives the results in turn, whatever the frame."""
     left = iter(results)
     return lambda image: next(left)
+
+
+class Frames(Source):
+    """Pictures one after the other, 10 a second of their own time; a camera's, where that is wanted."""
+
+    name, fps, ahead = "camera:0", 10.0, False
+
+    def __init__(self, images: Sequence[Image], *, live: bool) -> None:
+        super().__init__()
+        self.live = live
+        self._images = images
+
+    def _read(self) -> Iterator[Frame]:
+        for number, image in enumerate(self._images):
+            yield Frame(number, image, number / 10, self.name)
 
 
 class Memory:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,19 @@ import numpy as np
 import pytest
 
 from edgecnn.errors import Unavailable
-from edgecnn.stream import Frame, JsonlSink, Sink, Source, StillSink, Summary, VideoSink, run_stream
+from edgecnn.stream import Frame, JsonlSink, Sink, StillSink, Summary, VideoSink, run_stream
 from edgecnn.stream.network import open_outboxes
 from edgecnn.stream.outputs import WriteFailed
 from edgecnn.vision.video import VideoReader
-from tests.stream.fakes import detections
+from tests.stream.fakes import Frames, detections
 from tests.stream.receivers import hook, until
 from tests.stream.small_disk import empty, fill
 
 FRAMES, FULL, ROOM = 90, range(30, 60), range(60, 90)
+# pictures that do not compress
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 96, 128, 3), np.uint8)
 SUMMARY = Summary(frames=1, dropped=0, fps=1.0, p50_ms=1.0, p95_ms=1.0, reconnects=0, seconds=1.0)
-
-
-class Frames(Source):
-    """Pictures that do not compress, 10 a second of their own time; a camera's, where that is wanted."""
-
-    name, fps, ahead = "camera:0", 10.0, False
-
-    def __init__(self, *, live: bool) -> None:
-        super().__init__()
-        self.live = live
-
-    def _read(self) -> Iterator[Frame]:
-        for number in range(FRAMES):
-            yield Frame(number, NOISE[number % 8], number / 10, self.name)
+IMAGES = [NOISE[number % 8] for number in range(FRAMES)]
 
 
 def run(sink: Sink, disk: Path, *, live: bool, leave: int = 0) -> list[int]:
@@ -53,7 +40,7 @@ def run(sink: Sink, disk: Path, *, live: bool, leave: int = 0) -> list[int]:
         return detections(2)
 
     with pytest.raises(WriteFailed, match=r"/disk/.*: writing failed .*; check the space and the disk$"):
-        run_stream(predict, Frames(live=live), [sink], on_frame=on_frame)
+        run_stream(predict, Frames(IMAGES, live=live), [sink], on_frame=on_frame)
     return seen
 
 
@@ -71,8 +58,9 @@ def frames(path: Path) -> int:
 
 @pytest.mark.parametrize("max_bytes", [None, 2000])
 def test_lines_of_a_camera_go_on_when_there_is_room(
-    disk: Path, max_bytes: int | None, caplog: pytest.LogCaptureFixture
+    disk: Path, max_bytes: int | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("edgecnn.stream.enduring.CALM_S", 0.0)
     sink = JsonlSink(str(disk / "o.jsonl"), max_bytes, keep=100)
     assert run(sink, disk, live=True) == list(range(FRAMES))
     files = sorted(disk.glob("o.jsonl.*"), key=lambda path: -int(path.suffix[1:]))
@@ -141,7 +129,7 @@ def test_a_still_is_tried_again(disk: Path) -> None:
 
 
 def test_a_spool_on_a_full_disk_stops_nothing_and_goes_on(disk: Path) -> None:
-    source = Frames(live=True)
+    source = Frames(IMAGES, live=True)
     with hook() as server:
         server.stop()
         [sink] = open_outboxes(source, webhook=server.url, spool=str(disk / "spool"))

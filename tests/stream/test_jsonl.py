@@ -16,8 +16,10 @@ from edgecnn.stream.jsonl import frame_line
 from edgecnn.stream.outputs import json_text
 from tests.stream.fakes import detections, picture
 from tests.stream.killed import write_until_killed
+from tests.stream.small_disk import empty, fill
 
 SUMMARY = Summary(frames=1, dropped=0, fps=1.0, p50_ms=1.0, p95_ms=1.0, reconnects=0, seconds=1.0)
+LOST = SourceEvent("camera:0", "lost", "no frame for 4 s", 0.0)
 IMAGE = picture(1)
 LINE = len(json_text(frame_line(Frame(0, IMAGE, 0.0, "x"), detections(1)))) + 1
 
@@ -79,8 +81,7 @@ def test_what_is_not_rotated_replaces_an_older_file(tmp_path: Path) -> None:
 def test_events_come_from_another_thread(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     sink = JsonlSink(str(path), max_bytes=20 * LINE, keep=1000)
-    event = SourceEvent("camera:0", "lost", "no frame for 4 s", 0.0)
-    thread = threading.Thread(target=lambda: [sink.note(event) for _ in range(200)])
+    thread = threading.Thread(target=lambda: [sink.note(LOST) for _ in range(200)])
     thread.start()
     write(sink, *range(200))
     thread.join()
@@ -101,9 +102,29 @@ def test_a_folder_that_takes_no_new_names(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(Unavailable, match=r"o\.jsonl: writing failed \(Permission denied\)"):
         write(sink, 1)
-    sink.note(SourceEvent("camera:0", "lost", "", 0.0))
-    sink.close(SUMMARY)
+    sink.note(LOST)
+    with pytest.raises(Unavailable, match=r"o\.jsonl: writing failed \(1 events are not in it\)"):
+        sink.close(SUMMARY)
     assert numbers(path) == [[0]]
+
+
+@pytest.mark.parametrize("after", [[1], []])
+def test_an_event_that_is_lost_is_an_error_and_takes_no_other_line_with_it(
+    disk: Path, after: list[int]
+) -> None:
+    path = disk / "o.jsonl"
+    sink = JsonlSink(str(path))
+    write(sink, 0)
+    fill(disk)
+    for _ in range(1000):  # in the page that was taken already, some find room
+        sink.note(LOST)
+    empty(disk)
+    write(sink, *after)
+    with pytest.raises(Unavailable, match=r"o\.jsonl: writing failed \(9\d\d events are not in it\)"):
+        sink.close(SUMMARY)
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["frame"] for line in found if "frame" in line] == [0, *after]
+    assert "summary" in found[-1]
 
 
 @pytest.mark.parametrize("path", ["-", "/dev/null"])
