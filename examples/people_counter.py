@@ -50,28 +50,32 @@ class PeopleCounter(Sink):
         tracks = self.tracker.update(people.boxes, people.scores)
         self.line.watch(tracks)
         present = [track for track in tracks if track.id and track.missed <= PRESENT_MISSED]
-        try:
-            self.say({"frame": frame.index, "present": len(present), **self.counts})
-        except BrokenPipeError:  # whoever read the lines has gone; what comes after is for nobody
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise EndOfStream from None
+        if not self.say({"frame": frame.index, "present": len(present), **self.counts}):
+            raise EndOfStream
         if self.video:
             self.video.write(frame, result, lambda: self.picture(frame.image, present))
 
     def close(self, summary: Summary) -> None:
         """The stream has ended."""
-        self.say({"summary": {"frames": summary.frames, "fps": summary.fps, **self.counts}})
-        if self.video:
-            self.video.close(summary)
+        try:
+            self.say({"summary": {"frames": summary.frames, "fps": summary.fps, **self.counts}})
+        finally:
+            if self.video:
+                self.video.close(summary)
 
     @property
     def counts(self) -> dict[str, int]:
         """Of the whole stream until now."""
         return {"tracks": self.tracker.ids, **self.line.crossed}
 
-    def say(self, values: dict[str, Any]) -> None:
-        """A line of JSON."""
-        print(json.dumps(values), flush=True)
+    def say(self, values: dict[str, Any]) -> bool:
+        """Print a line of JSON; False where nobody reads them any more."""
+        try:
+            print(json.dumps(values), flush=True)
+        except BrokenPipeError:  # Python tries it again at its end, and would fail there too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return False
+        return True
 
     def picture(self, image: Image, present: list[Track]) -> Image:
         """The frame with its tracks by number, the line, and the counts."""

@@ -6,6 +6,7 @@ Made for a camera that does not move and gives some ten frames a second; people_
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -128,20 +129,22 @@ class Line:
     def __init__(self, start: Floats, end: Floats) -> None:
         self.start, self.end = start, end
         self.crossed = {"in": 0, "out": 0}
-        self._before: dict[Track, Floats] = {}
+        self._clear: WeakKeyDictionary[Track, Floats] = WeakKeyDictionary()
 
     def watch(self, tracks: list[Track]) -> None:
-        """Count tracks whose feet came from one side to the other, since they were last clear of the line."""
-        before, self._before = self._before, {}
+        """Count tracks whose feet came from one side to the other, since they were last clear of the line.
+
+        What is nobody is not counted. Once it becomes somebody, it came from where it was first clear.
+        """
         length_px = np.hypot(*(self.end - self.start))
         for track in tracks:
-            was, feet = before.get(track, track.feet), track.feet
+            feet = track.feet
             away = turn(self.start, self.end, feet)
-            if abs(away) < MARGIN * track.height * length_px:
-                feet = was
-            elif meet(was, feet, self.start, self.end):
+            if abs(away) < MARGIN * track.height * length_px or (track in self._clear and not track.id):
+                continue
+            if meet(self._clear.get(track, feet), feet, self.start, self.end):
                 self.crossed["in" if away > 0 else "out"] += 1
-            self._before[track] = feet
+            self._clear[track] = feet
 
 
 def turn(a: Floats, b: Floats, c: Floats) -> float:

@@ -79,6 +79,13 @@ def downward(tracking: ModuleType) -> Any:
         (walk(50, 90) + walk(85, 50), {"in": 0, "out": 0}),
         # who trembles on the line does not cross it: 5 pixels are a tenth of a height of 50
         (walk(50, 95) + [standing((x, 100)) for x in (103, 97, 104, 96, 102)], {"in": 0, "out": 0}),
+        # first seen on the line, one pixel past it, and off to that side
+        ([standing((x, 100)) for x in (101, 99, 101)] + walk(98, 58), {"in": 0, "out": 0}),
+        # far enough to be on both sides, and never further: a sign
+        ([standing((x, 100)) for x in (94, 106, 94, 106, 94, 106)], {"in": 0, "out": 0}),
+        # a crossing is made before the walk that makes a track somebody, and counts with it
+        (walk(110, 70), {"in": 1, "out": 0}),
+        ([standing((x, 100)) for x in (94, 106, 94, 106)] + walk(101, 131), {"in": 0, "out": 1}),
         (walk(50, 150, y=40), {"in": 0, "out": 0}),
         (walk(50, 150, y=160), {"in": 0, "out": 0}),
         # hidden for 10 frames while it crosses, and found where it was expected
@@ -92,6 +99,10 @@ def downward(tracking: ModuleType) -> Any:
         "back and forth",
         "turned back",
         "trembling",
+        "first seen on the line",
+        "a sign",
+        "nobody yet",
+        "nobody yet, trembling",
         "above the line",
         "below the line",
         "hidden",
@@ -197,6 +208,41 @@ def test_nobody_reads_any_more(detector: Path, video: Path, tmp_path: Path) -> N
     assert program.returncode == 0
     with VideoReader(tmp_path / "counted.mp4") as counted:
         assert 0 < sum(1 for _ in counted) < 795
+
+
+def test_interrupted_with_whoever_reads(detector: Path, video: Path, tmp_path: Path) -> None:
+    """Ctrl-C in `… | jq` ends jq too, and first: the summary is for nobody, the video is whole."""
+    program = (
+        "import os, runpy, signal, sys\n"
+        "from edgecnn.stream import VideoSink\n"
+        "write = VideoSink.write\n"
+        "def interrupted(self, frame, *others):\n"
+        "    write(self, frame, *others)\n"
+        "    if frame.index == 3:\n"
+        "        sys.stdin.read()\n"  # until the test has closed the other end of the lines
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "VideoSink.write = interrupted\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, os.path.dirname(sys.argv[0]))\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", program, PROGRAM, detector, video, "--line", "190,150,190,340"]
+    with subprocess.Popen(
+        [*map(str, command), "--save", "counted.mp4"],
+        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as child:  # fmt: skip
+        assert child.stdin
+        assert child.stdout
+        assert child.stderr
+        for index in range(4):
+            assert json.loads(child.stdout.readline())["frame"] == index
+        child.stdout.close()
+        child.stdin.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["counted.mp4"]
+    with VideoReader(tmp_path / "counted.mp4") as counted:
+        assert sum(1 for _ in counted) == 4
 
 
 @pytest.mark.parametrize(
