@@ -18,11 +18,11 @@ import pytest
 
 from edgecnn.cli.main import main
 from edgecnn.errors import InputError, MediaError
-from edgecnn.stream import VideoSink, files, open_source, reading
+from edgecnn.stream import Source, VideoSink, files, open_source, reading
 from edgecnn.stream.files import VideoSource
 from edgecnn.vision.video import VideoReader
 from tests.fuzz.targets import CORPUS
-from tests.paths import data
+from tests.paths import ROOT, data
 from tests.stream.fakes import write_video
 from tests.stream.receivers import until
 
@@ -32,6 +32,14 @@ SIDE = 12_000  # of 144 million pixels, more than the limit
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     return write_video(tmp_path / "v.avi", count=8)
+
+
+def waits(source: Source) -> bool:
+    """Whether one and the same frame is waited for at two looks."""
+    watch = source._reader._watch  # type: ignore[attr-defined]
+    limit = watch._limit
+    time.sleep(0.2)
+    return limit is not None and watch._limit is limit
 
 
 @pytest.mark.parametrize("way", ["memory", "pipe"])
@@ -70,9 +78,8 @@ def test_a_process_that_takes_its_frames_back(video: Path) -> None:
     with open_source(video) as source:
         next(source)
         memory = source._reader._memory  # type: ignore[attr-defined]
-        until(
-            lambda: os.fstat(memory).st_size > reading.SLOT_BYTES
-        )  # the next one is there, in the other slot
+        # until the next one is there, in the other slot
+        until(lambda: os.fstat(memory).st_size > reading.SLOT_BYTES)
         os.ftruncate(memory, 0)
         with pytest.raises(MediaError, match="its process gives less than a frame"):
             list(source)
@@ -121,38 +128,35 @@ def test_a_decoder_that_hangs_is_ended(video: Path, monkeypatch: pytest.MonkeyPa
 def test_who_closes_it_does_not_wait_for_a_decoder_that_hangs(video: Path) -> None:
     source = open_source(video)
     os.kill(source._reader._process.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
-    found: list[object] = []
-    reading = threading.Thread(target=lambda: found.extend(source), daemon=True)
-    reading.start()
-    time.sleep(0.2)
-    begun = time.monotonic()
+    waiting = threading.Thread(target=lambda: list(source), daemon=True)
+    waiting.start()
+    until(lambda: waits(source))
     source.close()
-    reading.join(5)
-    assert not reading.is_alive()
-    assert time.monotonic() - begun < files.VIDEO_TIMEOUT_S / 2
+    waiting.join(files.VIDEO_TIMEOUT_S / 2)
+    assert not waiting.is_alive()
 
 
 def test_a_program_that_is_stopped_for_a_while_goes_on(video: Path) -> None:
     """As with Ctrl-Z and fg: the time during which nobody runs is nobody's fault."""
     program = (
-        "import sys, time\n"
+        "import os, signal, sys, threading\n"
         "from edgecnn.stream import files, open_source\n"
+        "from tests.stream.test_video_source import until, waits\n"
         "files.VIDEO_TIMEOUT_S = 2.0\n"
         "source = open_source(sys.argv[1])\n"
-        "print(source._reader._process.pid, flush=True)\n"
-        "sys.stdin.readline()\n"
+        "reader = source._reader._process.pid\n"
+        "os.kill(reader, signal.SIGSTOP)\n"
+        "def tell():\n"
+        "    until(lambda: waits(source))\n"
+        "    print(reader, flush=True)\n"
+        "threading.Thread(target=tell).start()\n"
         "print(len(list(source)))\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(video)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(video)], cwd=ROOT, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdin is not None
         assert process.stdout is not None
         reader = int(process.stdout.readline())
-        os.kill(reader, signal.SIGSTOP)
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        time.sleep(0.3)  # it waits for a frame now
         process.send_signal(signal.SIGSTOP)
         time.sleep(2.5)
         process.send_signal(signal.SIGCONT)
