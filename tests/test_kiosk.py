@@ -370,11 +370,6 @@ def start(*words: str | Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_program_ends_with_130(number: int, running: list[subprocess.Popen[str]]) -> None:
     program = start("--port", "0")

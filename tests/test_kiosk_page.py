@@ -7,6 +7,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from edgecnn.vision.opencv import cv2
 from edgecnn.web.access import TOKEN_VARIABLE
 from tests.paths import ROOT
 from tests.stream.fakes import classes, detections
-from tests.test_kiosk import example, free_port, jpeg, kiosk, opened, running, start
+from tests.stream.receivers import free_port
+from tests.test_kiosk import example, jpeg, kiosk, opened, running, start
 from tests.web.browser import Browser
 from tests.web.fakes import PATIENCE_S, until
 
@@ -45,6 +47,24 @@ SHOWN = """(() => {
       (place.right - whole.left) / whole.width, (place.bottom - whole.top) / whole.height],
   });
 })()"""
+
+
+# how often the page has sent something before the answer to what it had sent before
+WATCHED = """
+window.early = 0;
+window.WebSocket = class extends WebSocket {
+  unanswered = 0;
+
+  constructor(...words) {
+    super(...words);
+    this.addEventListener("message", () => { this.unanswered = 0; });
+  }
+
+  send(data) {
+    if (this.unanswered++) window.early++;
+    super.send(data);
+  }
+};"""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +106,16 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def allow(browser: Browser, setting: str) -> None:
     """What the user says to the question whether pages may use the camera."""
     browser.send("Browser.setPermission", permission={"name": "camera"}, setting=setting)
+
+
+@contextmanager
+def ahead(browser: Browser, script: str) -> Iterator[None]:
+    """A script runs before those of every page."""
+    added = browser.send("Page.addScriptToEvaluateOnNewDocument", source=script)
+    try:
+        yield
+    finally:
+        browser.send("Page.removeScriptToEvaluateOnNewDocument", **added)
 
 
 def shown(browser: Browser) -> tuple[Image, npt.NDArray[np.float32] | None]:
@@ -165,13 +195,11 @@ def test_camera_that_is_missing(name: str, text: str, browser: Browser) -> None:
         if (left-- > 0) throw new DOMException("why", "{name}");
         return open(wanted);
       }};"""
-    script = browser.send("Page.addScriptToEvaluateOnNewDocument", source=fails)["identifier"]
-    with opened(lambda image: detections(1)) as to:
+    with ahead(browser, fails), opened(lambda image: detections(1)) as to:
         browser.open(to.url)
         browser.wait_for(f"{STATUS} === 'no camera'")
         assert browser.text("told").startswith(text)
         browser.wait_for(f"{STATUS} === 'looking' && {BOXES} === 1")  # it was tried again
-    browser.send("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
 
 
 def test_camera_that_is_pulled_out_comes_back(browser: Browser) -> None:
@@ -202,19 +230,17 @@ def test_page_that_may_not_use_a_camera(browser: Browser, monkeypatch: pytest.Mo
 
 
 def test_one_picture_is_under_way(browser: Browser) -> None:
-    under_way = threading.Semaphore()
     seen: list[Image] = []
 
     def predict(image: Image) -> Result:
-        assert under_way.acquire(blocking=False)
         threading.Event().wait(0.2)  # several pictures of the camera
         seen.append(image)
-        under_way.release()
         return detections(1)
 
-    with opened(predict, workers=4) as to:
+    with ahead(browser, WATCHED), opened(predict) as to:
         browser.open(to.url)
         until(lambda: len(seen) > 5)
+        assert browser.evaluate("early") == 0
         browser.wait_for("parseInt(document.getElementById('latency').textContent) >= 200")
         assert browser.text("status") == "looking"
     assert len({image.tobytes() for image in seen}) == len(seen)  # each of them is a new one

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import random
 import shutil
 import socket
 import ssl
@@ -17,10 +20,22 @@ from typing import Any
 
 from tests.paths import leave_out
 
+# of each worker of pytest-xdist its own, and none that a system gives to clients: while a server is away, nobody
+# takes its port
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = range(20_000 + 100 * WORKER, 20_100 + 100 * WORKER)
+_ports = itertools.cycle(random.sample(PORTS, len(PORTS)))
+
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Another one each time."""
+    return next(filter(_is_free, _ports))
+
+
+def _is_free(port: int) -> bool:
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
 
 
 class Hook:
