@@ -4,8 +4,8 @@ usage: python benchmarks/stream.py [--data DIR]
 
 Prints its part of docs/benchmarks.md; exit 1 when a goal is missed. A street scene (vtest.avi) goes through SqueezeNet
 and FastestDet in four ways, in turns: the bare engine on an input that is ready beside a bare reading of the video, one
-thing after the other, and overlapped in both modes. And it is read in this process beside one of its own. The clip and the networks are not part of the project: --data,
-$EDGECNN_DATA or ../shared/data names the folder that holds them.
+thing after the other, and overlapped in both modes. And it is read in this process beside one of its own. The clip and
+the networks are not part of the project: --data, $EDGECNN_DATA or ../shared/data names the folder that holds them.
 """
 
 from __future__ import annotations
