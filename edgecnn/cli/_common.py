@@ -236,7 +236,7 @@ def step_reporter(doing: str) -> Iterator[Reporter]:
             if bar.live:
                 bar.show(f"{doing} … {name} done", 0, 0)
             elif not is_quiet():
-                click.echo(f"{name}: {seconds:.1f} s", err=True)
+                note(f"{name}: {seconds:.1f} s")
 
         yield Reporter(step, lambda what, done, total: bar.show(f"{doing} … {what}", done, total))
 

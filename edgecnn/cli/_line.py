@@ -1,6 +1,7 @@
-"""One line at the bottom of a terminal that is written over while something goes on.
+"""What is said on standard error, and one line there that is written over while something goes on.
 
-A library for this would weigh as much on a device as all of edgecnn.
+Nothing fails because of what cannot be said: it is left out. A library for the line would weigh as much on
+a device as all of edgecnn.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 __all__ = ["StatusLine", "note", "progress_text", "status_line"]
 
@@ -35,26 +36,28 @@ class StatusLine:
         now = time.monotonic()
         if self.visible and text != self._text and now - self._written_s >= REFRESH_S:
             self._text, self._written_s = text, now
-            self._write(text)
+            _write(self._shown())
 
     def above(self, text: str) -> None:
         """Write a line that stays, above the one that does not."""
-        if self._text:
-            sys.stderr.write(CLEAR)
-        sys.stderr.write(f"{text}\n")
-        self._write(self._text)
+        _write(f"{CLEAR if self._text else ''}{text}\n{self._shown()}")
 
     def clear(self) -> None:
         """Leave an empty line behind."""
         if self._text:
-            sys.stderr.write(CLEAR)
-            sys.stderr.flush()
+            _write(CLEAR)
         self._text = ""
 
-    def _write(self, text: str) -> None:
-        if text:
-            width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(CLEAR + (text if len(text) <= width else text[: width - 1] + "…"))
+    def _shown(self) -> str:
+        if not self._text:
+            return ""
+        width = shutil.get_terminal_size().columns - 1
+        return CLEAR + (self._text if len(self._text) <= width else self._text[: width - 1] + "…")
+
+
+def _write(text: str) -> None:
+    with suppress(OSError):  # its reader went away, or it is a file on a full disk
+        sys.stderr.write(text)
         sys.stderr.flush()
 
 

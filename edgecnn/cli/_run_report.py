@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from edgecnn.cli import _common
+from edgecnn.cli._line import note
 
 if TYPE_CHECKING:
     from edgecnn.results import Result
@@ -75,7 +74,7 @@ def report(summary: Summary, tally: Tally, runtime: str, json_path: str | None, 
         lines.append(f"results: {json_path}")
     if summary.frames == 1 and tally.last is not None and json_path is None:
         lines += _listed(tally.last)
-    click.echo("\n".join(lines), err=True)
+    note("\n".join(lines))
 
 
 def _sentence(summary: Summary, tally: Tally, runtime: str) -> str:

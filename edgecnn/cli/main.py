@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from pkgutil import iter_modules
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -81,7 +81,8 @@ def main(args: Sequence[str] | None = None) -> int:
         # what is imported at that moment may take the interrupt for an error of its own
         _say("interrupted")
         code = INTERRUPTED
-    _settle_stdout()
+    _settle(sys.stdout)
+    _settle(sys.stderr)
     return code
 
 
@@ -97,7 +98,8 @@ def _run(args: list[str]) -> int:
     except EdgeCnnError as error:
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted")
@@ -138,7 +140,8 @@ def _say(message: str) -> None:
 
 def _trace() -> None:
     if logging.getLogger("edgecnn").isEnabledFor(logging.DEBUG):
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
 
 
 @contextmanager
@@ -171,9 +174,9 @@ def _open_streams() -> None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
-def _settle_stdout() -> None:
-    """Send what cannot be written to nowhere, or Python complains of it when it exits."""
+def _settle(stream: TextIO) -> None:
+    """Send what cannot be written to nowhere, or Python complains of it when it exits, and fails."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from types import SimpleNamespace
 
@@ -46,6 +47,19 @@ def test_notes_stay_above(terminal: Terminal) -> None:
         assert terminal.screen() == ["a warning", "frame 1"]
     note("after")
     assert terminal.screen() == ["a warning", "after", ""]
+
+
+def test_what_cannot_be_written_is_left_out(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with status_line() as line:
+        with monkeypatch.context() as patched:
+            patched.setattr(terminal, "write", full)
+            line.show("frame 1")
+            note("a warning")
+        line.show("frame 2")
+        assert terminal.screen() == ["frame 2"]
 
 
 def test_long_texts_are_cut_to_the_width(terminal: Terminal) -> None:

@@ -419,3 +419,30 @@ def test_closed_stdout_takes_no_results(tmp_path: Path) -> None:
     assert closed.returncode == 3
     assert "standard output is closed, so results would be lost; name a file" in closed.stderr
     assert subprocess.run(f"{command} >/dev/null 2>&1", shell=True, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        "2> >(true)",
+        pytest.param(
+            "2> /dev/full",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's"),
+        ),
+    ],
+)
+def test_what_cannot_be_said_costs_no_result(color_bundle: Path, tmp_path: Path, stderr: str) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"spoilt")
+    for name in ("b.png", "c.png"):
+        write_picture(folder / name)
+    # by then the reader of stderr is gone
+    command = (
+        f"sleep 0.1; exec {sys.executable} -m edgecnn run {color_bundle} --source pictures --json j.jsonl"
+    )
+    done = subprocess.run(["bash", "-c", f"exec {stderr}; {command}"], cwd=tmp_path)
+    assert done.returncode == 0
+    *frames, last = lines(tmp_path / "j.jsonl")
+    assert len(frames) == 2
+    assert (last["summary"]["frames"], last["summary"]["skipped"]) == (2, 1)
