@@ -165,7 +165,9 @@ class _Overlapped(Pipeline):
         self._turn = threading.Lock()
         self._closed = threading.Event()
         self._capture = Capture(source, workers + 1)
-        self._working: dict[threading.Thread, tuple[Future[Result], float]] = {}
+        self._working: dict[threading.Thread, tuple[Future[Result], float, float]] = {}
+        # counted by whoever watches, look by look: time in which this program is stopped (Ctrl-Z) is no time
+        self._watched_s = 0.0
         self._longest_s = 0.0
         self._threads: list[threading.Thread] = []
         for _ in range(workers):
@@ -225,12 +227,12 @@ class _Overlapped(Pipeline):
                     return
                 future: Future[Result] = Future()
                 self._places.put(Prediction(captured.frame, future))
-            begun = time.monotonic()
-            self._working[me] = future, begun
+            begun_s = self._watched_s
+            self._working[me] = future, time.monotonic(), begun_s
             _settle(future, captured, self._predict)
             if self._working.pop(me, None) is None:  # another worker has its place by now
                 return
-            self._longest_s = max(self._longest_s, time.monotonic() - begun)
+            self._longest_s = max(self._longest_s, self._watched_s - begun_s + WATCH_S)
 
     def _take(self) -> Captured | None:
         try:
@@ -245,14 +247,15 @@ class _Overlapped(Pipeline):
     def _watch(self, on_stuck: OnStuck) -> None:
         """Strike off workers that do not come back; threads cannot be ended."""
         while not self._closed.wait(WATCH_S):
+            self._watched_s += WATCH_S
             limit_s = max(STUCK_S, STUCK_TIMES * self._longest_s) if self._longest_s else STUCK_FIRST_S
-            for thread, (future, begun_s) in list(self._working.items()):
-                if time.monotonic() - begun_s < limit_s or self._working.pop(thread, None) is None:
+            for thread, (future, asked_s, begun_s) in list(self._working.items()):
+                if self._watched_s - begun_s <= limit_s or self._working.pop(thread, None) is None:
                     continue
                 self._threads.remove(thread)
                 stuck = EngineError(f"a prediction did not come back within {limit_s:.0f} s")
                 try:
-                    on_stuck(begun_s, str(stuck))
+                    on_stuck(asked_s, str(stuck))
                 except EngineError as error:
                     stuck = error
                 self._add_worker()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,32 @@ def test_slow_engine_is_not_taken_for_one_that_hangs(monkeypatch: pytest.MonkeyP
         return detections(1)
 
     assert run_stream(supervised(answer)[0], open_source(pictures(6))).restarts == 0
+
+
+def test_time_in_which_the_program_is_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with Ctrl-Z: the clock is an hour further on when a prediction goes on, and again when one hangs."""
+    for name, seconds in (("STUCK_S", 1.0), ("STUCK_FIRST_S", 1.0), ("STUCK_TIMES", 5.0), ("WATCH_S", 0.02)):
+        monkeypatch.setattr(pipeline, name, seconds)
+    stopped_s = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + stopped_s[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(pipeline, "time", clock)
+    monkeypatch.setattr(supervision, "time", clock)
+    let_go = threading.Event()
+
+    def answer(engine: Engine, image: Image) -> Result:
+        if number(image) == 2:
+            stopped_s[0] += 3600
+            time.sleep(0.1)  # for several looks
+        elif number(image) == 4:
+            assert let_go.wait(PATIENCE_S)
+        return detections(number(image))
+
+    runs, _ = supervised(answer)
+    sink = Memory()
+    summary = run_stream(runs, open_source(pictures(6)), [sink])
+    let_go.set()
+    assert [frame.index for frame in sink.frames] == [0, 1, 2, 3, 5]
+    assert summary.restarts == 1
 
 
 def test_two_frames_that_show_one_failure_replace_one_engine() -> None:
