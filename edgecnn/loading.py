@@ -14,7 +14,7 @@ from edgecnn.errors import BundleError, EngineMismatch, InputError
 from edgecnn.external_data import external_tensor
 from edgecnn.manifest import ArtifactEntry, DenseForm
 from edgecnn.runtimes import Artifact, Runtime, RuntimeOptions, backend
-from edgecnn.signing import SIGNATURE_VARIABLE
+from edgecnn.signing import required_key
 
 if TYPE_CHECKING:
     from edgecnn.engines import OnStale
@@ -45,12 +45,12 @@ def open_bundle(
             ``$EDGECNN_REQUIRE_SIGNATURE`` names, else nobody.
 
     Raises:
-        InputError: It is none of these, or there is no such key.
+        InputError: It is none of these, there is no such key, or the variable is empty.
         BundleError: The bundle is missing, altered, unsafe, or not signed.
     """
     if not isinstance(bundle, (str, os.PathLike, Bundle)):
         raise InputError(f"a bundle is a path, a name or a Bundle, not a {type(bundle).__name__}")
-    key = (os.environ.get(SIGNATURE_VARIABLE) or None) if public_key is None else public_key
+    key = required_key() if public_key is None else public_key
     if not isinstance(bundle, Bundle):
         return Bundle(bundle_path(bundle), public_key=key)
     if key is not None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,53 @@ def test_keys_are_private_and_never_replaced(key: Path) -> None:
         new_key(key.parent / "nowhere" / "k.pem")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+@pytest.mark.parametrize("last", ["k.pem", "k.pub.pem"])
+def test_a_full_disk_keeps_neither_key(
+    tmp_path: Path, last: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(path: Path, flags: int, mode: int, real: Callable[..., int] = os.open) -> int:
+        number = real(path, flags, mode)
+        if path.name != last:
+            return number
+        os.close(number)
+        return real("/dev/full", os.O_WRONLY)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgecnn.signing.os.open", opened)
+        assert main(["sign", "--new-key", str(tmp_path / "k.pem")]) == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{last}: cannot be written (No space left on device); free some space" in line
+    assert list(tmp_path.iterdir()) == []
+    assert main(["sign", "--new-key", str(tmp_path / "k.pem")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--new-key", ""], "--new-key is empty"),
+        (["--new-key", "."], "'.': not the name of a file"),
+        (["--new-key", "/"], "'/': not the name of a file"),
+        (["a.edge", "--key", ""], "--key is empty"),
+        (["", "--key", "k.pem"], "BUNDLE is empty"),
+    ],
+)
+def test_names_that_are_none(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sign", *words]) == 2
+    assert message in capsys.readouterr().err
+    with pytest.raises(InputError, match="'': not the name of a file"):
+        new_key("")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without FIFOs")
+def test_a_key_is_a_plain_file_or_a_link_to_one(signed: Path, key: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pem")
+    with pytest.raises(InputError, match=r"pipe\.pem: cannot be read as a key \(not a plain file\)"):
+        open_bundle(signed, tmp_path / "pipe.pem")
+    (tmp_path / "link.pem").symlink_to(public(key))
+    assert open_bundle(signed, tmp_path / "link.pem")
+
+
 def test_nothing_is_parsed_of_a_bundle_of_another_maker(
     signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,8 +175,21 @@ def test_the_variable_holds_wherever_a_bundle_is_loaded(
                 BundleError, match=r"not signed \(no manifest\.sig\), and a signature by the key"
             ):
                 call(bundle)
+
+
+def test_an_empty_variable_is_an_error_and_no_device_that_loads_anything(
+    signed: Path, key: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("EDGECNN_REQUIRE_SIGNATURE", "")
-    assert open_bundle(signed)
+    for call in (edgecnn.load, edgecnn.open_model, edgecnn.verify):
+        with pytest.raises(
+            InputError, match=r"^EDGECNN_REQUIRE_SIGNATURE is empty; name the file of a public"
+        ):
+            call(signed)
+    assert open_bundle(signed, public(key))
+    assert main(["bench", str(signed), "--runtime", "ort"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "EDGECNN_REQUIRE_SIGNATURE is empty" in line
 
 
 @pytest.mark.parametrize("how", ["argument", "variable"])
@@ -185,7 +246,7 @@ def test_signing_fails_without_a_trace(signed: Path, key: Path, monkeypatch: pyt
             b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n",
             "not a public key in PEM",
         ),
-        ("private", "not a public key in PEM"),
+        ("private", r"a PRIVATE key, .* give the public one, as maker\.pub\.pem"),
         ("rsa", "not an Ed25519 key; edgecnn sign --new-key makes a pair"),
     ],
 )

@@ -19,6 +19,9 @@ def command(bundle: str | None, key: str | None, new_key: str | None) -> None:
 
     edgecnn verify --key and EDGECNN_REQUIRE_SIGNATURE, which name the public key, refuse any other bundle.
     """
+    for name, value in (("BUNDLE", bundle), ("--key", key), ("--new-key", new_key)):
+        if value == "":
+            raise click.UsageError(f"{name} is empty; give a name")
     if new_key is not None:
         if bundle is not None or key is not None:
             raise click.UsageError("--new-key stands alone; sign with --key then")
