@@ -8,7 +8,8 @@ another, and is kept in build/reliability/PART.json when it is done: a run that 
 and one that was longer than asked for counts too. A change of the sources, or `--fresh`, has all parts done
 anew. `--only` does one part; the page is written where the others are there.
 
-Inputs that are broken are another page: make fuzz. Exit 1 when a promise is not kept; the page says which.
+Inputs that are broken are another page: make fuzz. Exit 1 when a promise is not kept; the page says which. Or when the
+sources changed while a part ran: its figures are printed then, and count for no page. Interrupted: 130.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ PARTS = {
     "disk": (),
     "clock": (),
 }
+INTERRUPTED = 130
 SOURCES = ("edgecnn/**/*", "runtimes/*.py", "tests/stream/*.py")
 
 
@@ -52,11 +54,19 @@ def fingerprint(part: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def kept(part: str, options: dict[str, float]) -> dict[str, Any] | None:
-    """What a part found that is done, with these sources and no less than these options."""
+def last(part: str) -> dict[str, Any] | None:
+    """What a part found when it was done last, whatever the sources were."""
     try:
         found: dict[str, Any] = json.loads(DONE.joinpath(f"{part}.json").read_text())
     except FileNotFoundError:
+        return None
+    return found
+
+
+def kept(part: str, options: dict[str, float]) -> dict[str, Any] | None:
+    """What a part found that is done, with these sources and no less than these options."""
+    found = last(part)
+    if found is None:
         return None
     enough = all(found["options"][name] >= value for name, value in options.items())
     return found if enough and found["fingerprint"] == fingerprint(part) else None
@@ -66,7 +76,10 @@ def measure(part: str, options: dict[str, float]) -> None:
     """Do a part, in the process that is its own."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = fingerprint(part)
-    text, misses = importlib.import_module(f"reliability_{part}").measured(**options)
+    try:
+        text, misses = importlib.import_module(f"reliability_{part}").measured(**options)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     found = {"fingerprint": before, "options": options, "text": text, "misses": misses}
     replace_file(DONE / f"{part}.json", json.dumps(found, indent=1).encode())
 
@@ -96,7 +109,8 @@ def main() -> int:
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = {part: {name: getattr(asked, name) for name in names} for part, names in PARTS.items()}
-    for part in [asked.only] if asked.only else PARTS:
+    asked_parts = [asked.only] if asked.only else list(PARTS)
+    for part in asked_parts:
         if not asked.fresh and kept(part, options[part]):
             print(f"reliability: {part} is done", file=sys.stderr)
             continue
@@ -105,16 +119,33 @@ def main() -> int:
         child.start()
         child.join()
         if child.exitcode:
+            if child.exitcode == INTERRUPTED:
+                raise KeyboardInterrupt
             return 2
     found = {part: kept(part, options[part]) for part in PARTS}
-    if asked.only and (done := found[asked.only]):
-        print(done["text"], *(f"- Promise not kept: {miss}." for miss in done["misses"]), sep="\n")
+    changed = []
+    for part in asked_parts:
+        done = found[part] or last(part)
+        if found[part] is None:
+            changed.append(part)
+        if done and (asked.only or found[part] is None):
+            print(done["text"], *(f"- Promise not kept: {miss}." for miss in done["misses"]), sep="\n")
     if missing := [part for part, each in found.items() if each is None]:
         print(f"reliability: {asked.out} is not written, it lacks {', '.join(missing)}", file=sys.stderr)
     else:
         asked.out.write_text(page([each for each in found.values() if each]) + "\n")
-    return int(any(each["misses"] for each in found.values() if each))
+    if changed:
+        print(
+            f"reliability: the sources changed while these were measured: {', '.join(changed)}",
+            file=sys.stderr,
+        )
+        return 1
+    return int(any(each["misses"] for part in asked_parts if (each := found[part])))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("reliability: interrupted; the parts that are done are kept", file=sys.stderr)
+        sys.exit(INTERRUPTED)
