@@ -10,6 +10,8 @@ BIN := .venv/bin
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
+	@echo "make setup       makes .venv with all that the others need; make clean removes it, and what was built"
+	@echo "make lint        looks at style and types, as make test does first"
 	@echo "make measure, make portability, make benchmarks"
 	@echo "                 write the pages in docs/ (measurements, portability, benchmarks); need EDGECNN_DATA (docs/data.md)"
 	@echo "make peers       writes docs/peers.md; installs what it compares with into build/peers (gigabytes)"

@@ -11,14 +11,22 @@ messages=tests/ros2/vision_msgs
 
 fail() { echo "ros2: $*" >&2; exit 3; }
 
-stamp=$venv/.ready-$(cat tools/ros2.sh tests/ros2/requirements.txt $messages/*.* $messages/msg/* | sha256sum | cut -c1-16)
+command -v "$python" >/dev/null || fail "$python not found; install Python 3.10 to 3.12, or name one: make ros2 PYTHON=python3.12"
+version=$("$python" --version 2>&1) || fail "$python does not run: $version"
+"$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' ||
+    fail "ROS 2 has no wheels for $version; name a Python 3.10 to 3.12: make ros2 PYTHON=python3.12"
+[ "$(uname -m)" = x86_64 ] || fail "ROS 2 has wheels for x86-64 only, this machine is $(uname -m)"
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$python cannot make virtual environments; on Debian: apt-get install python3-venv"
+
+stamp=$venv/.ready-$({ echo "$version"; cat tools/ros2.sh tests/ros2/requirements.txt $messages/*.* $messages/msg/*; } | sha256sum | cut -c1-16)
 if [ -e "$stamp" ]; then
     echo "ros2: build/ros2 is ready"
     exit 0
 fi
 command -v c++ >/dev/null || fail "there is no C++ compiler; on Debian: apt-get install g++"
 rm -rf "$venv"
-"$python" -m venv "$venv"
+"$python" -m venv "$venv" || fail "$python could not make build/ros2"
 log=$venv/setup.log
 echo "ros2: installing ROS 2 into build/ros2 (a minute or two, 0.5 GB)"
 "$venv/bin/pip" install --disable-pip-version-check --no-input -r tests/ros2/requirements.txt -e '.[cpu]' >"$log" 2>&1 ||
