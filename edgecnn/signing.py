@@ -123,7 +123,7 @@ def _loaded(path: str | os.PathLike[str], half: str) -> Any:
         with open(
             path, "rb", opener=lambda at, flags: os.open(at, flags | getattr(os, "O_NONBLOCK", 0))
         ) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            if half == "public" and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError(f"{name}: cannot be read as a key (not a plain file)")
             data = file.read(KEY_BYTES_MAX)
     except OSError as error:

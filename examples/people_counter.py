@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -31,6 +32,7 @@ Image = npt.NDArray[np.uint8]
 
 PRESENT_MISSED = 2  # frames for which somebody is still present without a detection
 RED = (0, 0, 255)
+PIXELS_MAX = 2**15
 
 
 class PeopleCounter(Sink):
@@ -115,15 +117,19 @@ def main(arguments: list[str] | None = None) -> int:
     except edgecnn.EdgeCnnError as error:
         print(f"people_counter: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"people_counter: the counts cannot be written ({error.strerror})", file=sys.stderr)
+        return 3
     return 0
 
 
 def line(text: str) -> Floats:
     """The points of ``X1,Y1,X2,Y2``."""
-    points = np.array([float(number) for number in text.split(",")]).reshape(2, 2)
-    if not np.isfinite(points).all() or (points[0] == points[1]).all():
-        raise ValueError(text)
-    return points
+    with suppress(ValueError):
+        points = np.array([float(number) for number in text.split(",")]).reshape(2, 2)
+        if np.all(np.abs(points) < PIXELS_MAX) and np.any(points[0] != points[1]):
+            return points
+    raise argparse.ArgumentTypeError(f"{text}: not two points, as 190,150,190,340")
 
 
 if __name__ == "__main__":

@@ -177,6 +177,18 @@ def test_the_variable_holds_wherever_a_bundle_is_loaded(
                 call(bundle)
 
 
+def test_a_key_that_is_given_goes_before_that_of_the_variable(
+    signed: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_key(tmp_path / "other.pem")
+    monkeypatch.setenv("EDGECNN_REQUIRE_SIGNATURE", str(tmp_path / "other.pub.pem"))
+    for opens in (edgecnn.load, edgecnn.open_model):
+        with opens(signed, runtime="ort", public_key=public(key)):
+            pass
+        with pytest.raises(BundleError, match="not a signature of its manifest by the key"):
+            opens(signed, runtime="ort")
+
+
 def test_an_empty_variable_is_an_error_and_no_device_that_loads_anything(
     signed: Path, key: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

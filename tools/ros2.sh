@@ -12,7 +12,7 @@ messages=tests/ros2/vision_msgs
 fail() { echo "ros2: $*" >&2; exit 3; }
 
 command -v "$python" >/dev/null || fail "$python not found; install Python 3.10 to 3.12, or name one: make ros2 PYTHON=python3.12"
-version=$("$python" --version 2>&1) || fail "$python does not run: $version"
+version=$("$python" --version 2>&1) || fail "$python does not run"
 "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' ||
     fail "ROS 2 has no wheels for $version; name a Python 3.10 to 3.12: make ros2 PYTHON=python3.12"
 [ "$(uname -m)" = x86_64 ] || fail "ROS 2 has wheels for x86-64 only, this machine is $(uname -m)"

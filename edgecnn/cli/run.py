@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgecnn.cli import _common
-from edgecnn.cli._line import status_line
+from edgecnn.cli._line import note, status_line
 from edgecnn.cli._run_report import Tally, report, warn_of_missing
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def _open_web(where: str, source: Source, about: str) -> Sink:
 
     sink = WebSink(where, source, about)
     if not _common.is_quiet():
-        click.echo(f"web view: {sink.url}", err=True)
+        note(f"web view: {sink.url}")
     return sink
 
 

@@ -261,6 +261,9 @@ def main(arguments: list[str] | None = None) -> int:
     except EdgeCnnError as error:
         print(f"kiosk: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"kiosk: its address cannot be printed ({error.strerror})", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("kiosk: interrupted", file=sys.stderr)
         return 130

@@ -68,7 +68,7 @@ def test_a_stream_does_not_notice(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    command = [sys.executable, "-m", "edgecnn", "run", str(color_bundle), "--timeout", "2", "--keep", "1000"]
+    command = [sys.executable, "-m", "edgecnn", "run", str(color_bundle), "--timeout", "5", "--keep", "1000"]
     command += ["--json", str(out / "o.jsonl"), "--json-max-mb", "0.004"]
     command += ["--save", str(out / "v.mkv"), "--segment", "1", "--spool", str(tmp_path / "spool")]
     with kind() as server, hook() as receiver:
