@@ -8,7 +8,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeout  # another one than the built-in in Python 3.10
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -152,15 +151,35 @@ class _Serial(Pipeline):
         return Prediction(captured.frame, future)
 
 
+class _Place:
+    """Where a result will be."""
+
+    def __init__(self, prediction: Prediction) -> None:
+        self.prediction = prediction
+        self._pending = threading.Lock()
+        self._pending.acquire()
+        prediction.future.add_done_callback(lambda _: self._pending.release())
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until it is there, and that once; False when it takes longer."""
+        return self._pending.acquire(timeout=-1 if timeout_s is None else timeout_s)
+
+
 class _Overlapped(Pipeline):
-    """Workers take the frames in turn, and leave a place for each result before they begin with it."""
+    """Workers take the frames in turn, and leave a place for each result before they begin with it.
+
+    The caller may be interrupted at any moment. Between the steps of a semaphore or condition, which are
+    written in Python, that leaves it locked for ever; what is shared with workers takes one step.
+    """
 
     def __init__(self, source: Source, predict: Predict, workers: int, on_stuck: OnStuck | None) -> None:
         self._predict = predict
-        self._places: queue.SimpleQueue[Prediction | BaseException | None] = queue.SimpleQueue()
-        self._next: Prediction | BaseException | None = None
+        self._places: queue.SimpleQueue[_Place | BaseException | None] = queue.SimpleQueue()
+        self._next: _Place | BaseException | None = None
         # one frame more than are worked on: the one that the caller has
-        self._room = threading.Semaphore(workers + 1)
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(workers + 1):
+            self._room.put(None)
         self._callers = False
         self._turn = threading.Lock()
         self._closed = threading.Event()
@@ -185,18 +204,18 @@ class _Overlapped(Pipeline):
             return None
         if self._callers:
             self._callers = False
-            self._room.release()
-        try:
-            if self._next is None:
+            self._room.put(None)
+        if self._next is None:
+            try:
                 self._next = self._places.get(timeout=_left(deadline_s))
-            if isinstance(self._next, Prediction):
-                self._next.future.exception(_left(deadline_s))
-        except (queue.Empty, FutureTimeout):
+            except queue.Empty:
+                return None
+        if isinstance(self._next, _Place) and not self._next.wait(_left(deadline_s)):
             return None
         place, self._next = self._next, None
-        if isinstance(place, Prediction):
+        if isinstance(place, _Place):
             self._callers = True
-            return place
+            return place.prediction
         self.ended = True
         if place is not None:
             raise place
@@ -206,7 +225,7 @@ class _Overlapped(Pipeline):
         self._closed.set()
         self._capture.close()
         for _ in self._threads:
-            self._room.release()
+            self._room.put(None)
         # without somebody to replace it, an engine that hangs is waited for: it may not be closed under it
         end_s = None if self._on_stuck is None else time.monotonic() + STUCK_S
         for thread in list(self._threads):
@@ -220,13 +239,13 @@ class _Overlapped(Pipeline):
     def _work(self) -> None:
         me = threading.current_thread()
         while True:
-            self._room.acquire()  # before the frame is taken: of a camera, it shall be the newest one then
+            self._room.get()  # before the frame is taken: of a camera, it shall be the newest one then
             with self._turn:
                 captured = None if self._closed.is_set() else self._take()
                 if captured is None:
                     return
                 future: Future[Result] = Future()
-                self._places.put(Prediction(captured.frame, future))
+                self._places.put(_Place(Prediction(captured.frame, future)))
             begun_s = self._watched_s
             self._working[me] = future, time.monotonic(), begun_s
             _settle(future, captured, self._predict)

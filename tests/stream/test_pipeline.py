@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +56,36 @@ def until(condition: object) -> None:
 
 def number(image: Image) -> int:
     return int(image[0, 0, 0])
+
+
+def test_an_interrupt_at_any_step_leaves_nothing_that_cannot_be_closed() -> None:
+    """Ctrl-C comes between any two steps of what Python does."""
+    step, reached = 0, True
+    while reached:
+        step, reached = step + 1, False
+        pipeline = open_pipeline(open_source(pictures(5)), lambda image: detections(1), workers=2)
+        assert pipeline.take() is not None
+        left = step
+
+        def interrupt(*_: object) -> Any:
+            nonlocal left, reached
+            left -= 1
+            if left == 0:
+                reached = True
+                raise KeyboardInterrupt
+            return interrupt
+
+        with suppress(KeyboardInterrupt):
+            sys.settrace(interrupt)
+            try:
+                pipeline.take()
+            finally:
+                sys.settrace(None)
+        closing = threading.Thread(target=pipeline.close, daemon=True)
+        closing.start()
+        closing.join(PATIENCE_S)
+        assert not closing.is_alive(), f"interrupted at step {step}"
+    assert step > 10
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
