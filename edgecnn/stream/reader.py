@@ -215,15 +215,17 @@ def _open_live(order: Order) -> Any:
 def _read(images: Iterator[npt.NDArray[np.uint8]], newest: Newest, limit_s: float) -> None:
     asked, waited_s, reason = time.monotonic(), 0.0, ""
     try:
-        for image in images:
+        for index, image in enumerate(images):
             waited_s = time.monotonic() - asked
+            if index and waited_s >= 0.9 * limit_s:
+                break
             newest.put(image)
             asked = time.monotonic()
     except MemoryError:
         reason = "it wants more memory than it gets"
     except Exception as error:  # OpenCV raises on some spoilt streams
         reason = first_line(error)
-    # OpenCV does not say that its limit was met, and may give what it has of a frame before it ends
+    # OpenCV does not say that its limit was met, and gives what its decoder held back, a limit apart
     if max(waited_s, time.monotonic() - asked) >= 0.9 * limit_s:
         reason = f"no frame for {limit_s:g} s"
     newest.end(reason)
